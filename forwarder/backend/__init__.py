@@ -1,0 +1,1 @@
+"""The friction backend: stores events, scores services, answers the Healert API."""

@@ -1,0 +1,1 @@
+"""Audit event to friction events; pure: no IO, no asyncio, no clock."""

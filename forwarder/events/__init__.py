@@ -1,0 +1,1 @@
+"""What flows: audit events in, friction events out."""

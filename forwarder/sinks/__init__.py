@@ -1,0 +1,1 @@
+"""Where friction events go out; one file per sink."""

@@ -1,0 +1,1 @@
+"""Where audit events come in; one file per source."""

@@ -1,0 +1,1 @@
+"""How bytes travel: the Forward protocol without IO, and listening sockets with TLS and authentication."""
