@@ -240,9 +240,9 @@ def _check(data: Any, kind: Any, path: KeyPath, document: Document) -> Any:
             name = ".".join(str(step) for step in here)
             raise ConfigError(f"unknown key `{name}`{nearest(key, list(fields))}", where=document.where(here))
         return result
-    args = getattr(kind, "__args__", ())
+    args: tuple[Any, ...] = getattr(kind, "__args__", ())
     origin = getattr(kind, "__origin__", None)
-    if isinstance(data, list) and origin in (list, tuple) and args:
+    if isinstance(data, list) and origin in (list, tuple) and len(args) > 0:
         return [_check(item, args[0], (*path, index), document) for index, item in enumerate(data)]
     if isinstance(data, dict) and origin is dict:
         return {key: _check(item, args[1], (*path, key), document) for key, item in data.items()}
@@ -278,6 +278,7 @@ def _friendly(message: str) -> str:
     """msgspec's words in the reader's: `object` is a mapping, `array` a list."""
     return (
         message.replace("Expected ", "expected ")
+        .replace(" | null`", "`")
         .replace("`object`", "a mapping")
         .replace("`array`", "a list")
         .replace("`str`", "text")
@@ -291,7 +292,17 @@ def _friendly(message: str) -> str:
 
 # --- values ----------------------------------------------------------------------------------------------------------
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KIB": 1 << 10,
+    "MIB": 1 << 20,
+    "GIB": 1 << 30,
+    "TIB": 1 << 40,
+}
 _UNITS |= {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
