@@ -3,9 +3,8 @@
 Invariant: it says no only when the full decode and the same rules would find nothing. Everything it is not sure of is
 a yes, and costs a decode. Its traps, each with a test:
 
-- A string that is skipped may hold escaped quotes, so every skipped string is matched with its escapes; what stands in
-  objectRef must be free of escapes altogether, or a name such as `n"}…` could end the object early and be remembered
-  under another request's key.
+- A string that is skipped may hold escaped quotes. What stands in objectRef must be free of escapes altogether, or a name
+  such as `n"}…` could end the object early and be remembered under another request's key.
 - Key order: only kube-apiserver's own order is read here (k8s.io/apiserver/pkg/apis/audit/v1 types.go). Bodies of
   SubjectAccessReviews hold a `"verb"` of their own; nothing is ever searched for, the pattern is anchored.
 - Impersonation changes who the actor is: such a line leaves the fast path, because the pattern demands sourceIPs right
@@ -24,22 +23,19 @@ from forwarder.detection.matcher import MAX_REMEMBERED, Index, Static, static_of
 from forwarder.errors import MalformedEvent
 from forwarder.events.audit import decode
 
-_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_PLAIN = rb'"[^"\\]*+"'
-_STRINGS = rb"(?:null|\[(?:" + _STRING + rb"(?:," + _STRING + rb")*+)?\])"
+# A skipped string is [^"]*+ (a plain scan, three times as fast as a class of two characters) wherever the literal behind it
+# holds `,"`: inside a string every quote follows a backslash, so such a literal can only stand between two fields, and a
+# string with an escaped quote fails the match instead of fooling it. Right before a `}` only [^"\\]*+ will do.
 _HEAD = re.compile(
-    rb'\{"kind":"Event","apiVersion":"audit\.k8s\.io/v1","level":' + _PLAIN + rb',"auditID":(?!"")' + _STRING
-    + rb',"stage":"(?:(?P<received>RequestReceived)|[A-Za-z]++)","requestURI":' + _STRING
-    + rb',"verb":"(?P<verb>[a-z]++)","user":\{"username":"(?P<user>[^"\\]*+)"(?:,"uid":' + _STRING
-    + rb')?(?:,"groups":' + _STRINGS
-    + rb')?(?:,"extra":(?:null|\{(?:' + _STRING + rb":" + _STRINGS + rb"(?:," + _STRING + rb":" + _STRINGS + rb")*+)?\}))?"
-    + rb'\}(?:,"sourceIPs":' + _STRINGS + rb')?(?:,"userAgent":' + _STRING
-    + rb')?,"(?:objectRef":\{"resource":"(?P<resource>[^"\\]*+)"(?:,"namespace":"(?P<namespace>[^"\\]*+)")?'
-    + rb'(?:,"name":' + _PLAIN + rb')?(?:,"uid":' + _PLAIN + rb')?(?:,"apiGroup":' + _PLAIN
-    + rb')?(?:,"apiVersion":' + _PLAIN + rb')?(?:,"resourceVersion":' + _PLAIN
-    + rb')?(?:,"subresource":"(?P<subresource>[^"\\]*+)")?\}|responseStatus"|requestReceivedTimestamp")',
-    re.DOTALL,
-)  # fmt: skip
+    rb'\{"kind":"Event","apiVersion":"audit\.k8s\.io/v1","level":"[^"]*+","auditID":"[^"]++"'
+    rb',"stage":"(?:(?P<received>RequestReceived)|[A-Za-z]++)","requestURI":"[^"]*+","verb":"(?P<verb>[a-z]++)"'
+    rb',"user":\{"username":"(?P<user>[^"\\]*+)"(?:,"uid":"[^"]*+")?(?:,"groups":\[[^\]]*+\])?(?:,"extra":\{[^}]*+\})?'
+    rb'\},"sourceIPs":\[[^\]]*+\](?:,"userAgent":"[^"]*+")?'
+    rb',"(?:objectRef":\{"resource":"(?P<resource>[^"\\]*+)"(?:,"namespace":"(?P<namespace>[^"\\]*+)")?'
+    rb'(?:,"name":"[^"\\]*+")?(?:,"uid":"[^"\\]*+")?(?:,"apiGroup":"[^"\\]*+")?(?:,"apiVersion":"[^"\\]*+")?'
+    rb'(?:,"resourceVersion":"[^"\\]*+")?(?:,"subresource":"(?P<subresource>[^"\\]*+)")?\}'
+    rb'|responseStatus":\{|requestReceivedTimestamp":")'
+)
 _KEYS = tuple(_HEAD.groupindex[name] for name in ("received", "verb", "user", "resource", "namespace", "subresource"))
 _RESOURCE = _HEAD.groupindex["resource"]
 _OBJECT_REF = re.compile(rb'"objectRef"')

@@ -72,7 +72,7 @@ shared-audit-id      secret-listing          alice@corp.example  -          shop
 shared-audit-id      secret-listing          alice@corp.example  -          shop/secrets      list secrets                  allowed  -
 anonymous            anonymous-access        system:anonymous    -          default/secrets   list secrets                  denied   -
 delete-deploy        workload-deletion       alice@corp.example  -          shop/checkout     delete deployments            allowed  -
-""".replace("DEPLOYER", DEPLOYER)  # noqa: E501
+""".replace("DEPLOYER", DEPLOYER)
 # Not in the table, on purpose: node-proxy and pod-proxy failed (400, 404) and opened nothing; edit-noop, patch-404 and
 # hostile-headers (a list of config maps) changed and took nothing; every read that kubectl makes on the way.
 
@@ -91,7 +91,9 @@ def expected() -> list[tuple[str, ...]]:
     for row in EXPECTED.strip().splitlines():
         _action, rule, who, acting_as, service, verb, what, outcome, *command = row.split()
         target = f"component:{service}"
-        rows.append((rule, who, acting_as.strip("-"), target, verb, what, outcome, " ".join(command).strip("-").strip()))
+        rows.append(
+            (rule, who, acting_as.strip("-"), target, verb, what, outcome, " ".join(command).strip("-").strip())
+        )
     return rows
 
 
@@ -153,7 +155,11 @@ def test_every_stage_logged_at_requestresponse_gives_the_same_events(detector: D
     log = []
     for line in lines():
         event = json.loads(line)
-        first = {k: v for k, v in event.items() if k not in ("responseStatus", "requestObject", "responseObject", "annotations")}
+        first = {
+            k: v
+            for k, v in event.items()
+            if k not in ("responseStatus", "requestObject", "responseObject", "annotations")
+        }
         first |= {"stage": "RequestReceived", "level": "RequestResponse"}
         event["level"] = "RequestResponse"
         event.setdefault("responseObject", {"kind": "Status", "metadata": {}})
@@ -182,15 +188,24 @@ def test_a_cut_line_keeps_who_what_and_where(detector: Detector, cut: int) -> No
         assert detector.screen(line, 0, len(line))
         return
     (event,) = detector.detect(line)
-    assert (event.type, event.actor, event.entity_ref, event.partial) == ("kubectl-exec", ALICE, "component:shop/checkout", True)
+    assert (event.type, event.actor, event.entity_ref, event.partial) == (
+        "kubectl-exec",
+        ALICE,
+        "component:shop/checkout",
+        True,
+    )
 
 
 @pytest.mark.parametrize(
-    "agent", ['","verb":"list","x":"', '"},"objectRef":{"resource":"leases"}', "\\", "kubectl\x1b[2J", "‮evil"]
+    "agent", ['","verb":"list","x":"', '"},"objectRef":{"resource":"leases"}', "\\", "kubectl\x1b[2J", "\u202eevil"]
 )
 def test_a_hostile_user_agent_hides_nothing(detector: Detector, agent: str) -> None:
     """It arrives escaped, before objectRef; it must neither end its string early nor reach a terminal as it is."""
-    line = next(line for line in lines() if b'"verb":"list"' in line and b'"resource":"secrets"' in line and ALICE.encode() in line)
+    line = next(
+        line
+        for line in lines()
+        if b'"verb":"list"' in line and b'"resource":"secrets"' in line and ALICE.encode() in line
+    )
     event = json.loads(line) | {"userAgent": agent}
     hostile = json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
     assert detector.screen(hostile, 0, len(hostile))

@@ -27,7 +27,13 @@ def write(folder: Path, text: str, name: str = "rules.yaml") -> Path:
 def test_a_healert_file_loads_unmodified() -> None:
     """Its five active rules, and its list of ignored namespaces."""
     ruleset = load_rules(["tests/data/healert-rules.yaml"])
-    assert [rule.name for rule in ruleset.rules] == ["kubectl-exec", "pipeline-skip", "config-drift", "port-forward", "emergency-access"]
+    assert [rule.name for rule in ruleset.rules] == [
+        "kubectl-exec",
+        "pipeline-skip",
+        "config-drift",
+        "port-forward",
+        "emergency-access",
+    ]
     assert "argocd" in ruleset.ignore_namespaces
     assert ruleset.warnings == ()
     assert [rule.points for rule in ruleset.rules] == [10, 10, 10, 6, 6]
@@ -40,7 +46,10 @@ def test_every_optional_rule_of_a_healert_file_loads_too(tmp_path: Path) -> None
     lines = []
     for line in tail.split("# RULE TEMPLATE")[0].splitlines():
         bare = line.removeprefix("  # ")
-        if line.startswith("  # ") and (bare.startswith("- name:") or (lines and bare.startswith("  ") and ":" in bare or bare.strip().startswith("- "))):
+        if line.startswith("  # ") and (
+            bare.startswith("- name:")
+            or ((lines and bare.startswith("  ") and ":" in bare) or bare.strip().startswith("- "))
+        ):
             lines.append("  " + bare)
     ruleset = load_rules([write(tmp_path, head + "\n" + "\n".join(lines))])
     assert len(ruleset.rules) == 16
@@ -78,7 +87,9 @@ rules:
 def test_namespaces_are_ignored_by_default_and_as_said(tmp_path: Path) -> None:
     """Kubernetes' own three, unless a file says otherwise; several files add up."""
     plain = write(tmp_path, RULE)
-    said = write(tmp_path, "config: {ignore_namespaces: [vault]}\n" + RULE.replace("kubectl-exec", "exec-two"), "b.yaml")
+    said = write(
+        tmp_path, "config: {ignore_namespaces: [vault]}\n" + RULE.replace("kubectl-exec", "exec-two"), "b.yaml"
+    )
     none = write(tmp_path, "config: {ignore_namespaces: []}\n" + RULE.replace("kubectl-exec", "exec-three"), "c.yaml")
     assert load_rules([plain]).ignore_namespaces == ("kube-system", "kube-public", "kube-node-lease")
     assert load_rules([plain, said]).ignore_namespaces == ("vault",)
@@ -88,9 +99,17 @@ def test_namespaces_are_ignored_by_default_and_as_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "line", "words"),
     [
-        (("resource: pods", "resouce: pods"), 7, "rule `kubectl-exec`: unknown key `match.resouce`; did you mean `resource`?"),
+        (
+            ("resource: pods", "resouce: pods"),
+            7,
+            "rule `kubectl-exec`: unknown key `match.resouce`; did you mean `resource`?",
+        ),
         (("severity: high", "severity: hihg"), 5, "severity"),
-        (("severity: high", "severity: high\n    severty: low"), 6, "rule `kubectl-exec`: unknown key `severty`; did you mean `severity`?"),
+        (
+            ("severity: high", "severity: high\n    severty: low"),
+            6,
+            "rule `kubectl-exec`: unknown key `severty`; did you mean `severity`?",
+        ),
         (("    severity: high\n", ""), 3, "severity"),
         (("resource: pods", "resource: Pod"), 7, "`Pod` is no resource; the audit log says `pods`"),
         (("resource: pods", "resource: deploy"), 7, "the audit log says `deployments`"),
@@ -123,21 +142,29 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, change: tuple[str, str]
 def test_a_name_may_stand_once_over_all_files(tmp_path: Path) -> None:
     """The second place is refused, the first is named."""
     one, two = write(tmp_path, RULE), write(tmp_path, RULE, "two.yaml")
-    with pytest.raises(ConfigError, match=rf"two.yaml:3: rule `kubectl-exec` stands here a second time; the first is {one}:3"):
+    with pytest.raises(
+        ConfigError, match=rf"two.yaml:3: rule `kubectl-exec` stands here a second time; the first is {one}:3"
+    ):
         load_rules([one, two])
 
 
 def test_rules_that_yield_in_a_circle_are_refused(tmp_path: Path) -> None:
     """Neither could ever fire."""
     text = RULE.replace("    match:", "    unless: [other-rule]\n    match:")
-    text += RULE.replace("kubectl-exec", "other-rule").replace("    match:", "    unless: [kubectl-exec]\n    match:").replace("rules:", "")
+    text += (
+        RULE.replace("kubectl-exec", "other-rule")
+        .replace("    match:", "    unless: [kubectl-exec]\n    match:")
+        .replace("rules:", "")
+    )
     with pytest.raises(ConfigError, match="circle: kubectl-exec → other-rule → kubectl-exec"):
         load_rules([write(tmp_path, text)])
 
 
 def test_a_typing_error_in_unless_is_refused_an_unknown_rule_warned_of(tmp_path: Path) -> None:
     """The rule may stand in a file that is not loaded now."""
-    text = RULE + RULE.replace("kubectl-exec", "other-rule").replace("    match:", "    unless: [{}]\n    match:").replace("rules:", "")
+    text = RULE + RULE.replace("kubectl-exec", "other-rule").replace(
+        "    match:", "    unless: [{}]\n    match:"
+    ).replace("rules:", "")
     with pytest.raises(ConfigError, match="did you mean `kubectl-exec`"):
         load_rules([write(tmp_path, text.replace("{}", "kubectl-exce"))])
     ruleset = load_rules([write(tmp_path, text.replace("{}", "something-else"))])
@@ -146,7 +173,9 @@ def test_a_typing_error_in_unless_is_refused_an_unknown_rule_warned_of(tmp_path:
 
 def test_an_odd_workflow_and_an_unknown_resource_are_warnings(tmp_path: Path) -> None:
     """Custom resources exist; a near miss of a known one is worth a word."""
-    text = RULE.replace("severity: high", "severity: high\n    workflow: firefighting").replace("resource: pods", "resource: deploymnets")
+    text = RULE.replace("severity: high", "severity: high\n    workflow: firefighting").replace(
+        "resource: pods", "resource: deploymnets"
+    )
     warnings = load_rules([write(tmp_path, text)]).warnings
     assert any("workflow `firefighting`" in warning for warning in warnings)
     assert any("did you mean `deployments`" in warning for warning in warnings)
@@ -154,7 +183,13 @@ def test_an_odd_workflow_and_an_unknown_resource_are_warnings(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("", "no rules file"), ("rules: []", "no rules in it"), ("rules: {a: b}", "needs a list"), ("- a", "no rules file"), ("a: [", "not valid YAML")],
+    [
+        ("", "no rules file"),
+        ("rules: []", "no rules in it"),
+        ("rules: {a: b}", "needs a list"),
+        ("- a", "no rules file"),
+        ("a: [", "not valid YAML"),
+    ],
 )
 def test_what_is_no_rules_file_is_said(tmp_path: Path, text: str, words: str) -> None:
     """An empty set would silently find nothing."""

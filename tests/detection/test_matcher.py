@@ -108,7 +108,11 @@ def test_star_is_any_object_but_no_url() -> None:
         {"request_object": msgspec.Raw(b'{"metadata":{"annotations":{"team/bypass":"true"}}}')},
         {"request_object": msgspec.Raw(b'{"metadata":{"annotations":{"team\\/b\\u0079pass":"true"}}}')},
         {"request_object": msgspec.Raw(b'[{"op":"add","path":"/metadata/annotations/team~1bypass","value":"true"}]')},
-        {"request_object": msgspec.Raw(b'{"a":' + b"[" * 5000 + b"]" * 5000 + b',"metadata":{"annotations":{"team/bypass":"true"}}}')},
+        {
+            "request_object": msgspec.Raw(
+                b'{"a":' + b"[" * 5000 + b"]" * 5000 + b',"metadata":{"annotations":{"team/bypass":"true"}}}'
+            )
+        },
     ],
     ids=["event", "response", "request", "escaped", "json-patch", "behind-a-deep-body"],
 )
@@ -118,7 +122,17 @@ def test_an_annotation_is_found_wherever_it_can_stand(where: dict[str, Any]) -> 
     assert not fired([rule(annotation="team/bypass=false")], event(**where))
 
 
-@pytest.mark.parametrize("body", [b'"skipped-too-big-size-object"', b"null", b"[]", b"{}", b'{"metadata":null}', b'{"metadata":{"annotations":null}}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'"skipped-too-big-size-object"',
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"metadata":null}',
+        b'{"metadata":{"annotations":null}}',
+    ],
+)
 def test_a_body_that_is_none_has_no_annotation(body: bytes) -> None:
     """AKS puts a string where an object was."""
     assert not fired([rule(annotation="team/bypass=true")], event(response_object=msgspec.Raw(body)))
@@ -128,7 +142,9 @@ def test_ignored_namespaces_hold_for_all_rules_and_the_own_one_always() -> None:
     """Globs; a Namespace object is not in itself, so deleting an ignored one is seen."""
     assert not fired([rule(verb="patch")], event(), ignore=("shop-*",))
     assert not fired([rule(verb="patch")], event(), own="shop-Production")
-    namespace = event(verb="delete", object_ref=ObjectRef(resource="namespaces", namespace="kube-system", name="kube-system"))
+    namespace = event(
+        verb="delete", object_ref=ObjectRef(resource="namespaces", namespace="kube-system", name="kube-system")
+    )
     assert fired([rule(verb="delete")], namespace, ignore=("kube-system",))
 
 
@@ -152,7 +168,11 @@ def test_a_rule_yields_only_to_rules_that_fired() -> None:
 
 def test_a_rule_that_yielded_does_not_silence_others() -> None:
     """c yields to b, b yields to a: with a fired, b did not fire, so c does."""
-    rules = [rule("rule-c", unless=("rule-b",), verb="patch"), rule("rule-b", unless=("rule-a",), verb="patch"), rule("rule-a", verb="patch")]
+    rules = [
+        rule("rule-c", unless=("rule-b",), verb="patch"),
+        rule("rule-b", unless=("rule-a",), verb="patch"),
+        rule("rule-a", verb="patch"),
+    ]
     assert fired(rules, event()) == ["rule-c", "rule-a"]
 
 

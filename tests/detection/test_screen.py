@@ -60,7 +60,17 @@ def test_a_line_is_read_in_place_in_any_buffer(kind: type) -> None:
 
 
 text = st.text(alphabet=st.sampled_from('ab"\\{}[]:,/-. \n\u0026<>é\U0001f600'), max_size=12) | st.sampled_from(
-    ['n"}', '"},"objectRef":{"resource":"pods"', '","verb":"get"', "system:node:x", "system:masters", "kube-system", "pods", "secrets", "\\"]
+    [
+        'n"}',
+        '"},"objectRef":{"resource":"pods"',
+        '","verb":"get"',
+        "system:node:x",
+        "system:masters",
+        "kube-system",
+        "pods",
+        "secrets",
+        "\\",
+    ]
 )
 value = text | st.sampled_from(["get", "list", "create", "patch", "exec", "alice", "shop", ""])
 EVENT = st.fixed_dictionaries(
@@ -83,7 +93,16 @@ REFERENCE_ORDER = ("resource", "namespace", "name", "uid", "apiGroup", "apiVersi
 
 
 def canonical(fields: dict[str, Any], shuffle: list[str] | None = None) -> bytes:
-    whole = {"kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "requestReceivedTimestamp": "2026-03-02T10:15:01.000000Z", "auditID": "a", "requestURI": "/", "user": {"username": "alice"}, **fields}
+    whole = {
+        "kind": "Event",
+        "apiVersion": "audit.k8s.io/v1",
+        "level": "Metadata",
+        "requestReceivedTimestamp": "2026-03-02T10:15:01.000000Z",
+        "auditID": "a",
+        "requestURI": "/",
+        "user": {"username": "alice"},
+        **fields,
+    }
     if isinstance(whole.get("objectRef"), dict):
         whole["objectRef"] = {k: whole["objectRef"][k] for k in REFERENCE_ORDER if k in whole["objectRef"]}
     order = shuffle or [key for key in ORDER if key in whole]
@@ -92,7 +111,13 @@ def canonical(fields: dict[str, Any], shuffle: list[str] | None = None) -> bytes
 
 @settings(max_examples=600, deadline=None)
 @given(EVENT)
-@example({"stage": "ResponseComplete", "verb": "get", "objectRef": {"resource": "pods", "namespace": "shop", "name": 'n"}', "subresource": "exec"}})
+@example(
+    {
+        "stage": "ResponseComplete",
+        "verb": "get",
+        "objectRef": {"resource": "pods", "namespace": "shop", "name": 'n"}', "subresource": "exec"},
+    }
+)
 def test_hostile_values_never_hide_an_event(fields: dict[str, Any]) -> None:
     """Escaped quotes, braces and whole fake fields inside strings; one shared memo, so that poisoning it would show."""
     agree(DETECTOR, canonical(fields))
@@ -122,15 +147,27 @@ def test_a_name_with_an_escaped_quote_does_not_poison_the_memo() -> None:
     reference = {"resource": "secrets", "namespace": "shop", "name": 'n"},"responseStatus":{}', "subresource": "status"}
     hostile = canonical({"stage": "ResponseComplete", "verb": "get", "objectRef": reference})
     detector.screen(hostile, 0, len(hostile))
-    honest = canonical({"stage": "ResponseComplete", "verb": "get", "objectRef": {"resource": "secrets", "namespace": "shop", "name": "n"}})
+    honest = canonical(
+        {
+            "stage": "ResponseComplete",
+            "verb": "get",
+            "objectRef": {"resource": "secrets", "namespace": "shop", "name": "n"},
+        }
+    )
     assert detector.screen(honest, 0, len(honest))
 
 
 def test_an_impersonated_machine_leaves_the_fast_path() -> None:
     """The username alone would call it a machine's request; the person behind it acts."""
     detector = Detector(load_rules(BOTH))
-    fields = {"stage": "ResponseComplete", "verb": "get", "objectRef": {"resource": "secrets", "namespace": "shop", "name": "db"}}
-    line = canonical(fields | {"user": {"username": "system:serviceaccount:a:rancher"}, "impersonatedUser": {"username": "alice"}})
+    fields = {
+        "stage": "ResponseComplete",
+        "verb": "get",
+        "objectRef": {"resource": "secrets", "namespace": "shop", "name": "db"},
+    }
+    line = canonical(
+        fields | {"user": {"username": "system:serviceaccount:a:rancher"}, "impersonatedUser": {"username": "alice"}}
+    )
     assert detector.screen(line, 0, len(line))
     plain = canonical(fields | {"user": {"username": "system:serviceaccount:a:rancher"}})
     assert not detector.screen(plain, 0, len(plain))
@@ -141,12 +178,24 @@ def test_the_memo_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("forwarder.detection.screen.MAX_REMEMBERED", 10)
     detector = Detector(load_rules(BOTH))
     for number in range(50):
-        line = canonical({"stage": "ResponseComplete", "verb": "list", "objectRef": {"resource": "pods", "namespace": f"n{number}"}})
+        line = canonical(
+            {"stage": "ResponseComplete", "verb": "list", "objectRef": {"resource": "pods", "namespace": f"n{number}"}}
+        )
         assert not detector.screen(line, 0, len(line))
         assert len(detector.screen._answers) <= 10
 
 
-@pytest.mark.parametrize("line", [b"", b"{", b"not json", b"[]", b'{"kind":"EventList","items":[]}', b'{"kind":"Event","apiVersion":"forwarder.test/v1","verb":"create","auditID":"x"}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"{",
+        b"not json",
+        b"[]",
+        b'{"kind":"EventList","items":[]}',
+        b'{"kind":"Event","apiVersion":"forwarder.test/v1","verb":"create","auditID":"x"}',
+    ],
+)
 def test_what_is_not_one_audit_event_is_for_detect_to_judge(line: bytes) -> None:
     """Broken lines must become dead letters, lists must be split, the doctor's event must pass."""
     assert DETECTOR.screen(line, 0, len(line))

@@ -74,7 +74,10 @@ def test_an_owner_wins_over_guessing(kind: str, owner: str, service: str) -> Non
 
 def test_the_controller_wins_over_other_owners() -> None:
     """An object may have several owners; one of them controls it."""
-    owners = (OwnerReference(kind="Deployment", name="other"), OwnerReference(kind="StatefulSet", name="db", controller=True))
+    owners = (
+        OwnerReference(kind="Deployment", name="other"),
+        OwnerReference(kind="StatefulSet", name="db", controller=True),
+    )
     assert owner_workload(BodyMetadata(owner_references=owners)) == "db"
 
 
@@ -86,7 +89,8 @@ def test_the_response_names_what_the_reference_does_not() -> None:
     )
     assert (workload(event, "default").name, workload(event, "default").service) == ("run-x7k9p", "run")
     event = AuditEvent(
-        object_ref=ObjectRef(resource="pods", namespace="shop"), request_object=msgspec.Raw(b'{"metadata":{"generateName":"run-"}}')
+        object_ref=ObjectRef(resource="pods", namespace="shop"),
+        request_object=msgspec.Raw(b'{"metadata":{"generateName":"run-"}}'),
     )
     assert workload(event, "default").service == "run"
 
