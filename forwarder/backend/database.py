@@ -1,0 +1,158 @@
+"""Opening the database: SQLite by path, PostgreSQL by URL, brought up to date by the migrations in this package.
+
+What differs between the two stands here and nowhere else. Every way in which a database cannot be used is a
+ConfigError that names it without its password.
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from forwarder.backend.schema import metadata
+from forwarder.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+BUSY_TIMEOUT_S = 10.0  # another process (a backup, a second backend) may hold the file; longer than that is a fault
+POOL_CONNECTIONS = 8  # readers beside one writer; more only adds page caches
+WAL_LIMIT_BYTES = 64 << 20  # a large purge or backlog must not leave its log on disk for ever
+MIGRATION_LOCK = 0x66726963  # PostgreSQL advisory lock: two backends that start together migrate one after the other
+
+WRITES = "forwarder_writes"
+
+
+def open_database(database: str) -> sa.Engine:
+    """The database at its newest revision. `database` is a path or a URL. Raises ConfigError when it cannot be used."""
+    url = _url(database)
+    name = url.render_as_string(hide_password=True) if url.drivername.startswith("postgresql") else str(url.database)
+    try:
+        if url.get_backend_name() == "sqlite":
+            _create_private(Path(str(url.database)))
+        engine = _engine(url)
+    except OSError as error:
+        raise ConfigError(f"cannot open the database {name}: {error.strerror}") from None
+    except ImportError as error:
+        raise ConfigError(f"the database {name} needs the Python package {error.name}; install it") from None
+    try:
+        migrate(engine)
+    except SQLAlchemyError as error:
+        engine.dispose()
+        raise ConfigError(f"cannot open the database {name}: {cause(error)}") from None
+    except ConfigError as error:
+        engine.dispose()
+        raise ConfigError(str(error), where=name) from None
+    return engine
+
+
+@contextlib.contextmanager
+def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """One transaction that takes SQLite's write lock at its beginning: taken later, it could fail half-way."""
+    with engine.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
+        yield connection
+
+
+def migrate(engine: sa.Engine) -> None:
+    """Create or update the tables, all steps or none. Raises ConfigError for a database that is not ours to change."""
+    scripts = Path(__file__).parent / "migrations"
+    config = Config()
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    with writing(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+        current = MigrationContext.configure(connection).get_current_revision()
+        if current is not None and current not in known:
+            raise ConfigError(
+                f"written by a newer version of this program (revision {current}); update the program or choose another"
+                " database"
+            )
+        inspector = sa.inspect(connection)
+        if current is None and any(inspector.has_table(table) for table in metadata.tables):
+            raise ConfigError("holds tables of another program under our names; choose another database")
+        if current is None and inspector.has_table("friction_events"):
+            log.warning("the database holds events of a Healert backend: they stay where they are and are not shown")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def cause(error: SQLAlchemyError) -> str:
+    """Why the database said no, without statement or values: SQLite's words hold neither, PostgreSQL's may."""
+    original = getattr(error, "orig", None)
+    if original is None:
+        return type(error).__name__
+    if type(original).__module__ == "sqlite3":
+        return str(original)
+    return str(getattr(original, "sqlstate", None) or type(original).__name__)
+
+
+def _url(database: str) -> URL:
+    if "://" not in database:
+        return URL.create("sqlite", database=str(Path(database).expanduser()))
+    try:
+        url = make_url(database)
+    except (ArgumentError, ValueError):
+        raise ConfigError(
+            "no valid database URL; write a path or postgresql://user@host/name", where="database"
+        ) from None
+    if url.drivername in ("postgres", "postgresql"):
+        return url.set(drivername="postgresql+psycopg")
+    if url.get_backend_name() == "postgresql":
+        return url
+    if url.drivername != "sqlite":
+        raise ConfigError(f"{url.drivername} is not supported; use SQLite or PostgreSQL", where="database")
+    if not url.database or url.database == ":memory:" or url.query:
+        raise ConfigError("write the path of a file: sqlite:////var/lib/forwarder/backend.db", where="database")
+    return url
+
+
+def _create_private(path: Path) -> None:
+    """The file holds commands that people typed: only its owner may read it, and SQLite gives its log the same mode."""
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def _engine(url: URL) -> sa.Engine:
+    arguments: dict[str, Any] = {
+        "hide_parameters": True,  # an error's text must not carry what was being stored
+        "json_serializer": lambda value: msgspec.json.encode(value).decode(),
+        "json_deserializer": msgspec.json.decode,
+    }
+    if url.get_backend_name() == "sqlite":
+        arguments |= {
+            "poolclass": sa.QueuePool,
+            "connect_args": {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+        }
+    engine = sa.create_engine(url, pool_size=POOL_CONNECTIONS, max_overflow=0, **arguments)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _configure_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver's own BEGIN comes too late and never IMMEDIATE
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    # FULL: the answer 200 lets the sender forget the event, so it must survive a power cut. NORMAL would not.
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get(WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

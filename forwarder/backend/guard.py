@@ -1,0 +1,116 @@
+"""What stands before every route: security headers, an end for every error, the caps on bodies, the key.
+
+Guard(app)                     ASGI middleware, outermost
+bodies = Bodies()              `async with bodies.read(request) as body`
+require_key(settings)          FastAPI dependency
+"""
+
+import asyncio
+import contextlib
+import hmac
+import logging
+import traceback
+from collections.abc import AsyncIterator, Callable
+
+from fastapi import HTTPException, Request
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 8 << 20  # the longest audit line; no single event can be larger, and 1000 usual ones are 2 MB
+MAX_BODIES_BYTES = 64 << 20  # all requests together: a crowd of large bodies is told to come back, not held
+BODY_TIMEOUT_S = 30.0  # a sender that dribbles would hold its share of the above for ever
+
+HEADERS = {
+    # Pages hold no script and load nothing from elsewhere, so a hostile name in an event cannot run or phone home.
+    "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none';"
+    " form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+
+class Guard:
+    """Adds HEADERS to every response; an unforeseen error becomes one log line without payload and a plain 500."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answered = False
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal answered
+            if message["type"] == "http.response.start":
+                answered = True
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_guarded)
+        except ClientDisconnect:
+            return  # nobody is left to answer
+        except Exception as error:  # noqa: BLE001 - the last place where it can be kept out of the log's text
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            # An exception's own words may quote the request: its type and place are enough to find it.
+            log.error("a request failed: %s in %s, line %s", type(error).__name__, frame.filename, frame.lineno)
+            if not answered:
+                await send_guarded(
+                    {
+                        "type": "http.response.start",
+                        "status": 500,
+                        "headers": [(b"content-type", b"application/json")],
+                    }
+                )
+                await send_guarded({"type": "http.response.body", "body": b'{"detail":"internal error"}'})
+
+
+class Bodies:
+    """Reads request bodies within MAX_BODY_BYTES each and MAX_BODIES_BYTES together. For one event loop."""
+
+    def __init__(self) -> None:
+        self._held_bytes = 0
+
+    @contextlib.asynccontextmanager
+    async def read(self, request: Request) -> AsyncIterator[bytes]:
+        """The body, counted as held until the block ends. Raises HTTPException 408, 413 or 503."""
+        body = bytearray()
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                async for chunk in request.stream():
+                    self._held_bytes += len(chunk)
+                    body += chunk
+                    if len(body) > MAX_BODY_BYTES:
+                        raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes; send it in parts")
+                    if self._held_bytes > MAX_BODIES_BYTES:
+                        raise HTTPException(503, "too many large requests at once", {"Retry-After": "1"})
+            yield bytes(body)
+        except TimeoutError:
+            raise HTTPException(408, f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s") from None
+        finally:
+            self._held_bytes -= len(body)
+
+
+def require_key(api_key: str) -> Callable[[Request], None]:
+    """A dependency that lets only `Authorization: Bearer <api_key>` pass; everyone where `api_key` is empty."""
+    expected = api_key.encode()
+
+    def check(request: Request) -> None:
+        if not expected:
+            return
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        # Header text is Latin-1 whatever it holds, so these are the very bytes sent; compared in constant time.
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1"), expected):
+            raise HTTPException(401, "missing or wrong API key", {"WWW-Authenticate": "Bearer"})
+
+    return check

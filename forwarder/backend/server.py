@@ -1,0 +1,146 @@
+"""The backend as a server inside a running event loop: bind, migrate, purge, answer, close.
+
+Order: the address is bound first, so that a second start fails before it touches the database; `started()` is called
+when requests are answered; when `stopping` is set, no new connection is taken, open requests get SHUTDOWN_S to end,
+and the store is closed last.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
+
+from forwarder.backend.api import Clock, create_app
+from forwarder.backend.database import cause
+from forwarder.backend.scoring import DAY_US
+from forwarder.backend.settings import BackendSettings, listen_address
+from forwarder.backend.store import Store
+from forwarder.contracts import Stopping
+from forwarder.errors import ConfigError
+from forwarder.settings import Address
+from forwarder.tasks import cancel, spawn
+
+log = logging.getLogger(__name__)
+
+PURGE_INTERVAL_S = 24 * 3600.0
+SHUTDOWN_S = 5  # longer than any request takes; a reader that hangs is cut off
+KEEP_ALIVE_S = 75  # longer than a sink's pause between batches, so that it does not write into a closing connection
+MAX_CONNECTIONS = 256  # receivers keep one each, browsers six; beyond it the answer is 503
+BACKLOG = 256
+
+
+class BackendServer:
+    """One backend. address: where it is bound, None before. store: None unless it serves."""
+
+    def __init__(self, settings: BackendSettings, clock: Clock = time.time) -> None:
+        self._settings = settings
+        self._clock = clock
+        self.address: Address | None = None
+        self.store: Store | None = None
+
+    async def serve(self, stopping: Stopping, started: Callable[[], None]) -> None:
+        """Serve until `stopping` is set. Raises ConfigError when the address or the database cannot be used."""
+        listener = _bind(listen_address(self._settings))
+        try:
+            store = await asyncio.to_thread(Store.open, self._settings.database)
+        except BaseException:
+            listener.close()
+            raise
+        self.store = store
+        host, port = listener.getsockname()[:2]
+        self.address = Address(host=host, port=port)
+        server = _Server(_config(create_app(store, self._settings, self._clock)), started)
+        helpers = (
+            spawn(self._purge_daily(store), name="backend retention"),
+            spawn(_stop(server, stopping), name="backend stop"),
+        )
+        try:
+            await server.serve(sockets=[listener])
+        except asyncio.CancelledError:
+            if server.started:
+                await server.shutdown(sockets=[listener])
+            raise
+        finally:
+            await cancel(*helpers)
+            listener.close()
+            store.close()
+            self.store = None
+
+    async def _purge_daily(self, store: Store) -> None:
+        while True:
+            now_us = int(self._clock() * 1_000_000)
+            try:
+                deleted = await asyncio.to_thread(store.purge, now_us - self._settings.retention_days * DAY_US, now_us)
+            except SQLAlchemyError as error:
+                log.warning("old events could not be deleted, trying again tomorrow: %s", cause(error))
+            else:
+                if deleted:
+                    log.info("deleted %d events older than %d days", deleted, self._settings.retention_days)
+            await asyncio.sleep(PURGE_INTERVAL_S)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without hands on the process: signals belong to the command line."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
+
+
+async def _stop(server: uvicorn.Server, stopping: Stopping) -> None:
+    await stopping.wait()
+    server.should_exit = True
+
+
+def _config(app: object) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        log_config=None,
+        log_level=logging.WARNING,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # nobody in front is known, so nobody's X-Forwarded-For is believed
+        lifespan="off",
+        ws="none",
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        backlog=BACKLOG,
+    )
+
+
+def _bind(address: Address) -> socket.socket:
+    """A bound TCP socket. Raises ConfigError with what to do."""
+    try:
+        family, kind, protocol, _, target = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {address}: {error.strerror}", where="backend.listen") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(target)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            message = f"{address} is in use by another program; stop it or listen on another port"
+        else:
+            message = f"cannot listen on {address}: {error.strerror}"
+        raise ConfigError(message, where="backend.listen") from None
+    return listener

@@ -1,0 +1,71 @@
+"""The backend's settings, and the one rule that joins them: no open door to strangers.
+
+backend:
+  listen: 127.0.0.1:8000
+  database: /var/lib/forwarder/backend.db      # or postgresql://user:password@host/name
+  api_key_file: /run/secrets/healert-api-key
+  threshold: 50
+  half_life_days: 7
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from forwarder.backend.scoring import Scoring
+from forwarder.errors import ConfigError
+from forwarder.settings import Address, parse_address
+
+MAX_DAYS = 36_500  # a hundred years: keeps every sum of microseconds far inside 64 bits
+
+Days = Annotated[int, msgspec.Meta(ge=1, le=MAX_DAYS)]
+
+
+class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the backend listens, what it keeps and how it scores.
+
+    listen: HOST:PORT of the HTTP server; default 127.0.0.1:8000; port 0 lets the system choose one (for tests).
+    database: path of a SQLite file, or a URL (`sqlite:///…`, `postgresql://…`); default ./healert.db.
+    api_key: what writers send as `Authorization: Bearer <key>`; default empty: no key is asked for.
+    allow_anonymous: listen beyond this machine without a key; default false, and such a backend does not start.
+    allowed_origins: origins whose pages may call the API (CORS); default http://localhost:3000; empty: none, `*`: any.
+    retention_days: age in days at which events are deleted, at start and every 24 h; default 30, least 1.
+    threshold: decayed points that make a score of 100; default 50; smaller is stricter.
+    half_life_days: days after which an event counts half; default 7, least 0.01.
+    score_retention_days: days that the score looks back; default 30; beyond retention_days there is nothing to see.
+    """
+
+    listen: str = "127.0.0.1:8000"
+    database: str = "./healert.db"
+    api_key: str = ""
+    allow_anonymous: bool = False
+    allowed_origins: tuple[str, ...] = ("http://localhost:3000",)
+    retention_days: Days = 30
+    threshold: Annotated[float, msgspec.Meta(gt=0, le=1e9)] = 50.0
+    half_life_days: Annotated[float, msgspec.Meta(ge=0.01, le=MAX_DAYS)] = 7.0
+    score_retention_days: Days = 30
+
+    def __repr__(self) -> str:
+        """Without the key and the database's password, so that no log can hold them."""
+        return f"BackendSettings(listen={self.listen!r}, api_key={'set' if self.api_key else 'not set'})"
+
+    @property
+    def scoring(self) -> Scoring:
+        """What the score depends on."""
+        return Scoring(
+            threshold=self.threshold, half_life_days=self.half_life_days, window_days=self.score_retention_days
+        )
+
+
+def listen_address(settings: BackendSettings) -> Address:
+    """The address to bind. Raises ConfigError when it is none, or would let strangers write."""
+    address = parse_address(settings.listen, where="backend.listen")
+    if address.path:
+        raise ConfigError("the backend listens on TCP only; write HOST:PORT", where="backend.listen")
+    if not address.local and not settings.api_key and not settings.allow_anonymous:
+        raise ConfigError(
+            f"{address} can be reached from other machines, and no key protects it; set `api_key` (HEALERT_API_KEY),"
+            " listen on 127.0.0.1, or write `allow_anonymous: true`",
+            where="backend.listen",
+        )
+    return address

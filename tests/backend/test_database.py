@@ -1,0 +1,168 @@
+"""Opening and migrating: from nothing, again, from the future, and what is no database of ours."""
+
+import logging
+import os
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy.exc import OperationalError
+
+from forwarder.backend.database import cause, open_database, writing
+from forwarder.backend.schema import events, metadata
+from forwarder.errors import ConfigError
+
+
+def test_from_empty(tmp_path: Path) -> None:
+    """A path that does not exist becomes a database, folders included, which only its owner can read."""
+    path = tmp_path / "new" / "100 %" / "backend.db"
+    open_database(str(path)).dispose()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+    connection.close()
+
+
+def test_again(tmp_path: Path) -> None:
+    """Migrating what is up to date changes nothing and keeps the rows."""
+    path = tmp_path / "backend.db"
+    open_database(str(path)).dispose()
+    with sqlite3.connect(path) as connection:
+        connection.execute(_A_ROW)
+    connection.close()
+    engine = open_database(f"sqlite:///{path}")
+    with engine.connect() as reading:
+        assert reading.execute(sa.select(events.c.id)).scalars().all() == ["a"]
+    engine.dispose()
+
+
+_A_ROW = """INSERT INTO events VALUES
+    (1, 'a', 0, 'c:n/a', '', 'abc', 'low', 3, '', '', '', '', '', 'allowed', 0, NULL, '', 0, 0, 0, '{}')"""
+
+
+def test_migrations_give_the_schema(tmp_path: Path) -> None:
+    """The tables that the migrations make are the ones that the code believes in."""
+    engine = open_database(str(tmp_path / "backend.db"))
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+def test_durable(tmp_path: Path) -> None:
+    """Every connection writes ahead and syncs fully: an answer of 200 survives a power cut."""
+    engine = open_database(str(tmp_path / "backend.db"))
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+    engine.dispose()
+
+
+def test_newer(tmp_path: Path) -> None:
+    """A database of a newer version is refused and left as it is."""
+    path = tmp_path / "backend.db"
+    open_database(str(path)).dispose()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(ConfigError, match=r"backend\.db: written by a newer version .*revision 9999"):
+        open_database(str(path))
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("9999",)]
+    connection.close()
+
+
+def test_tables_of_another_program(tmp_path: Path) -> None:
+    """A file in which `events` is something else is refused and left as it is."""
+    path = tmp_path / "calendar.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE events (day TEXT)")
+    connection.close()
+    with pytest.raises(ConfigError, match="holds tables of another program"):
+        open_database(str(path))
+    with sqlite3.connect(path) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
+    connection.close()
+    assert names == ["events"]
+
+
+def test_file_of_a_healert_backend(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The default path may hold Healert's own table: it stays, and a warning says that it is not shown."""
+    path = tmp_path / "healert.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE friction_events (id TEXT)")
+        connection.execute("INSERT INTO friction_events VALUES ('old')")
+    connection.close()
+    with caplog.at_level(logging.WARNING):
+        open_database(str(path)).dispose()
+    assert "holds events of a Healert backend" in caplog.text
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT id FROM friction_events").fetchall() == [("old",)]
+    connection.close()
+
+
+def test_not_a_database(tmp_path: Path) -> None:
+    """Another kind of file is refused by name."""
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database, but long enough to be taken for one" * 40)
+    with pytest.raises(ConfigError, match=r"cannot open the database .*notes\.txt: file is not a database"):
+        open_database(str(path))
+
+
+def test_path_through_a_file(tmp_path: Path) -> None:
+    """A path that cannot exist is refused with the system's reason."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"cannot open the database .*: Not a directory"):
+        open_database(str(tmp_path / "file" / "backend.db"))
+
+
+def test_folder(tmp_path: Path) -> None:
+    """A folder is no database."""
+    with pytest.raises(ConfigError, match=r"cannot open the database .*: Is a directory"):
+        open_database(str(tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_unwritable(tmp_path: Path) -> None:
+    """A folder without write permission is refused with the system's reason."""
+    tmp_path.chmod(0o500)
+    with pytest.raises(ConfigError, match="Permission denied"):
+        open_database(str(tmp_path / "backend.db"))
+
+
+@pytest.mark.parametrize(
+    ("database", "words"),
+    [
+        ("sqlite://", "write the path of a file"),
+        ("sqlite:///:memory:", "write the path of a file"),
+        ("sqlite:///x.db?mode=memory", "write the path of a file"),
+        ("mysql://root@localhost/x", "mysql is not supported; use SQLite or PostgreSQL"),
+        ("://", "no valid database URL"),
+        ("postgresql://me:hunter2@localhost:port/x", "no valid database URL"),
+    ],
+)
+def test_urls(database: str, words: str) -> None:
+    """A database that would forget, or that is not supported, is refused in words and without its password."""
+    with pytest.raises(ConfigError, match=words) as caught:
+        open_database(database)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_missing_driver() -> None:
+    """A URL whose driver is not installed names the package, not the password."""
+    with pytest.raises(ConfigError, match=r"postgresql\+asyncpg_none|needs the Python package") as caught:
+        open_database("postgresql+pg8000://me:hunter2@localhost/x")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_errors_hold_no_values(tmp_path: Path) -> None:
+    """A failed statement's text carries neither the statement's values nor, as a cause, the statement."""
+    engine = open_database(str(tmp_path / "backend.db"))
+    with pytest.raises(OperationalError) as caught, writing(engine) as connection:
+        connection.execute(sa.text("INSERT INTO nowhere VALUES (:value)"), {"value": "hunter2"})
+    assert "hunter2" not in str(caught.value)
+    assert cause(caught.value) == "no such table: nowhere"
+    engine.dispose()
