@@ -103,6 +103,8 @@ def _plain(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], file: str,
     if budget.left < 0 or len(path) > 100:
         raise ConfigError("nested too deeply or repeated too often", where=where)
     lines.setdefault(path, node.start_mark.line + 1)
+    if not isinstance(node, yaml.ScalarNode) and node.tag not in ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
+        raise ConfigError(f"the tag {node.tag} is not supported", where=where)
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:

@@ -1,0 +1,309 @@
+"""source ► detection ► outbox ► sinks: the one place where their order, the acknowledgement and the shutdown stand.
+
+The acknowledgement is the last step. A source hands a batch to `submit` and acknowledges when it returns. `submit`
+returns when every friction event and every dead letter of the batch is committed in the outbox (fsynced); a batch that
+gave neither needs no commit. If anything on the way fails, `submit` raises, nothing of the batch was kept, the source
+does not acknowledge, and the sender sends again; what was kept by an earlier try is a duplicate by its id.
+
+The ledger of lines is counted here, once per accepted batch: received = unmatched + matched + rejected.
+
+Shutdown: sources stop accepting, finish what they had received and acknowledge it; then sinks finish what is in flight;
+then the outbox closes. Each step has a deadline. What was not delivered is in the outbox for the next start.
+"""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from forwarder import __version__
+from forwarder.contracts import Batch, DeadLetter, Line, Source, Stopping, Submit
+from forwarder.delivery import Delivery
+from forwarder.detection.detector import Detector, Malformed
+from forwarder.detection.loader import load_rules
+from forwarder.detection.rules import RuleSet
+from forwarder.errors import ConfigError, ForwarderError, ShuttingDown
+from forwarder.events import redact
+from forwarder.events.friction import FrictionEvent
+from forwarder.outbox import Ledger, Outbox, SinkInfo, read_ledger
+from forwarder.registry import Loaded, build_sink, build_source
+from forwarder.tasks import cancel, spawn
+from forwarder.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+SOURCES_STOP_S = 10.0  # below the 30 s that Kubernetes gives, and above a Fluent Bit flush
+SINKS_STOP_S = 12.0  # a delivery in flight has a deadline of 10 s of its own
+GAUGES_EVERY_S = 2.0
+SLICE_LINES = 256  # after so many examined lines the event loop gets a turn: acks of other connections stay fast
+
+
+class Pipeline:
+    """One receiver. `run` may be called once."""
+
+    def __init__(self, loaded: Loaded, telemetry: Telemetry) -> None:
+        """Reads the rules and makes every part; opens nothing. Raises ConfigError."""
+        self.loaded = loaded
+        self.telemetry = telemetry
+        self.detector = self._detector(load_rules(loaded.rules))
+        self.sinks = {name: build_sink(name, loaded, telemetry) for name in loaded.sinks}
+        self.sources: dict[str, Source] = {
+            name: build_source(name, loaded, self.screen, telemetry) for name in loaded.sources
+        }
+        limit = loaded.config.outbox.max_waiting_events
+        self.outbox = Outbox(
+            loaded.outbox_path,
+            [
+                SinkInfo(sink.name, takes_updates=sink.takes_updates, required=sink.required, max_waiting_events=limit)
+                for sink in self.sinks.values()
+            ],
+            max_bytes=loaded.outbox_max_bytes,
+            telemetry=telemetry,
+        )
+        self._deliveries = [Delivery(self.outbox, sink, telemetry) for sink in self.sinks.values()]
+        self._rules_seen = self._rules_state()
+        self._closing = False
+        self._started: set[str] = set()
+        telemetry["forwarder_info"].labels(__version__).set(1)
+        telemetry["forwarder_rules_loaded"].set(len(self.detector.ruleset.rules))
+
+    @property
+    def ready(self) -> bool:
+        """Whether every source accepts."""
+        return not self._closing and len(self._started) == len(self.sources)
+
+    def screen(self, buffer: bytes | bytearray | memoryview, start: int, end: int) -> bool:
+        """The present rules' screen; sources keep this method, so a reload reaches them."""
+        return self.detector.screen(buffer, start, end)
+
+    async def run(self, stopping: Stopping, started: Callable[[], None]) -> None:
+        """Until `stopping` is set, or every source has read its input to the end. Raises ConfigError before it accepted
+        anything, or the error of a source that failed later.
+        """
+        self.outbox.open()
+        background: list[asyncio.Task[None]] = []
+        try:
+            for delivery in self._deliveries:
+                delivery.start()
+            background = [
+                spawn(self._gauges(), name="gauges"),
+                spawn(self._watch_rules(), name="watch-rules"),
+            ]
+            await self._run_sources(stopping, started)
+        finally:
+            self._closing = True
+            await cancel(*background)
+            await asyncio.to_thread(self._close)
+
+    async def _run_sources(self, stopping: Stopping, started: Callable[[], None]) -> None:
+        halt = asyncio.Event()
+        opened = asyncio.Event()
+
+        def source_started(name: str) -> None:
+            self._started.add(name)
+            if len(self._started) == len(self.sources):
+                opened.set()
+
+        tasks = {
+            spawn(
+                source.run(self.submit_for(name), halt, lambda name=name: source_started(name)),  # type: ignore[misc]
+                name=f"source {name}",
+                failed=lambda _: None,
+            ): name
+            for name, source in self.sources.items()
+        }
+        asked = spawn(_wait(stopping), name="stopping")
+        ready = spawn(_wait(opened), name="sources open")
+        error: BaseException | None = None
+        pending: set[asyncio.Task[None]] = set(tasks)
+        try:
+            while pending and not asked.done() and error is None:
+                waiting = {*pending, asked} | ({ready} if not ready.done() else set())
+                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if ready in done:
+                    started()
+                for task in done & pending:
+                    pending.discard(task)
+                    error = error or task.exception()
+            halt.set()
+            if pending:
+                _, late = await asyncio.wait(pending, timeout=SOURCES_STOP_S)
+                for task in late:
+                    log.warning(
+                        "source %s did not stop in %d s; what it had not acknowledged comes again",
+                        tasks[task],
+                        SOURCES_STOP_S,
+                    )
+                for task in pending - late:
+                    error = error or task.exception()
+        finally:
+            await cancel(asked, ready, *pending)
+        if error is not None:
+            raise error
+
+    def _close(self) -> None:
+        deadline = time.monotonic() + SINKS_STOP_S
+        for delivery in self._deliveries:
+            delivery.stop_soon()
+        for delivery in self._deliveries:
+            delivery.stop(max(0.1, deadline - time.monotonic()))
+        self.outbox.close()
+
+    # --- the way of a batch ------------------------------------------------------------------------------------------
+
+    def submit_for(self, source: str) -> Submit:
+        """`submit` as the source of that name gets it."""
+
+        async def submit(batch: Batch) -> None:
+            try:
+                await self._submit(source, batch)
+            except ForwarderError as error:
+                reason = "shutting_down" if isinstance(error, ShuttingDown) else "overloaded"
+                self.telemetry["forwarder_batches_refused"].labels(source, reason).inc()
+                raise
+
+        return submit
+
+    async def _submit(self, source: str, batch: Batch) -> None:
+        if self._closing:
+            raise ShuttingDown("the receiver is shutting down")
+        began = time.monotonic()
+        events: list[FrictionEvent] = []
+        dead: list[DeadLetter] = list(batch.rejected)
+        reasons: Counter[str] = Counter(letter.reason for letter in batch.rejected)
+        matched = 0
+        for position, line in enumerate(batch.lines):
+            examined = self.detector.examine(line.data, cluster=batch.cluster, time_s=line.time_s or time.time())
+            if examined.malformed:
+                dead.extend(self._dead_letter(malformed, line, batch.origin) for malformed in examined.malformed)
+                reasons[examined.malformed[0].reason] += 1
+            elif examined.events:
+                matched += 1
+            events.extend(examined.events)
+            if position % SLICE_LINES == SLICE_LINES - 1:
+                await asyncio.sleep(0)
+        if events or dead:
+            await self._commit(events, dead)
+            self.telemetry["forwarder_accept_seconds"].observe(time.monotonic() - began)
+        self._count(source, batch, matched, reasons, events)
+
+    async def _commit(self, events: Sequence[FrictionEvent], dead: Sequence[DeadLetter]) -> None:
+        # shielded: a source that gives up waiting must not tear a batch out of a group that is being written
+        result = await asyncio.shield(asyncio.wrap_future(self.outbox.commit(events, dead)))
+        counter = self.telemetry["forwarder_events"]
+        for name in ("new", "update", "duplicate", "expired"):
+            counter.labels(name).inc(getattr(result, name))
+
+    def _count(
+        self, source: str, batch: Batch, matched: int, reasons: Counter[str], events: Sequence[FrictionEvent]
+    ) -> None:
+        telemetry = self.telemetry
+        rejected = sum(reasons.values())
+        telemetry["forwarder_batches"].labels(source).inc()
+        telemetry["forwarder_lines_received"].labels(source).inc(batch.received)
+        telemetry["forwarder_lines_matched"].labels(source).inc(matched)
+        telemetry["forwarder_lines_unmatched"].labels(source).inc(batch.received - matched - rejected)
+        for reason, count in reasons.items():
+            telemetry["forwarder_lines_rejected"].labels(source, reason).inc(count)
+        for event in events:
+            telemetry["forwarder_rule_fired"].labels(event.type, event.severity).inc()
+        telemetry["forwarder_last_received_seconds"].labels(source).set(time.time())
+
+    def _dead_letter(self, malformed: Malformed, line: Line, origin: str) -> DeadLetter:
+        return DeadLetter(
+            reason=malformed.reason,
+            source=origin,
+            size_bytes=len(malformed.data),
+            sha256=hashlib.sha256(malformed.data).hexdigest(),
+            offset=line.offset,
+            head=redact.head(malformed.data),
+            payload=malformed.data if self.loaded.config.outbox.keep_payloads else None,
+        )
+
+    # --- rules that change while we run ------------------------------------------------------------------------------
+
+    def reload(self) -> bool:
+        """Load the rules again; a set that does not load leaves the running one in place. Whether the new one is in force."""
+        self._rules_seen = self._rules_state()
+        try:
+            detector = self._detector(load_rules(self.loaded.rules))
+        except ConfigError as error:
+            self.telemetry["forwarder_rules_reloads"].labels("refused").inc()
+            log.error(
+                "the changed rules are not used, the old %d stay in force: %s", len(self.detector.ruleset.rules), error
+            )
+            return False
+        self.detector = detector
+        for warning in detector.ruleset.warnings:
+            log.warning("%s", warning)
+        self.telemetry["forwarder_rules_reloads"].labels("loaded").inc()
+        self.telemetry["forwarder_rules_loaded"].set(len(detector.ruleset.rules))
+        log.info("rules loaded again: %d in force", len(detector.ruleset.rules))
+        return True
+
+    def _detector(self, ruleset: RuleSet) -> Detector:
+        settings = self.loaded.config.detection
+        return Detector(
+            ruleset,
+            cluster=self.loaded.config.cluster,
+            entity_namespace=settings.entity_namespace,
+            own_namespace=settings.own_namespace,
+            robots=settings.robots,
+        )
+
+    def _rules_state(self) -> tuple[object, ...]:
+        """What changes when a rules file does: a ConfigMap swaps a link, an editor writes or renames."""
+        state: list[object] = []
+        for path in self.loaded.rules:
+            for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+                try:
+                    about = file.stat()
+                    state.append((str(file), about.st_ino, about.st_mtime_ns, about.st_size))
+                except OSError:
+                    state.append((str(file), None))
+        return tuple(state)
+
+    async def _watch_rules(self) -> None:
+        interval_s = self.loaded.config.detection.reload_interval_s
+        while interval_s > 0:
+            await asyncio.sleep(interval_s)
+            try:
+                if self._rules_state() != self._rules_seen:
+                    self.reload()
+            except OSError as error:
+                log.warning("cannot look at the rules: %s", error.strerror)
+
+    # --- what the metrics say ----------------------------------------------------------------------------------------
+
+    async def _gauges(self) -> None:
+        fallback = 0
+        screen = self.detector.screen
+        while True:
+            try:
+                self.show(await asyncio.to_thread(read_ledger, self.loaded.outbox_path))
+            except (ForwarderError, OSError) as error:
+                log.warning("cannot read the ledger: %s", error)
+            if self.detector.screen is not screen:
+                screen, fallback = self.detector.screen, 0
+            self.telemetry["forwarder_screen_fallback"].inc(screen.counts.fallback - fallback)
+            fallback = screen.counts.fallback
+            await asyncio.sleep(GAUGES_EVERY_S)
+
+    def show(self, ledger: Ledger) -> None:
+        """Put the durable ledger into the gauges."""
+        telemetry = self.telemetry
+        for sink in ledger.sinks:
+            name = sink.name
+            telemetry["forwarder_sink_eligible"].labels(name).set(sink.eligible)
+            telemetry["forwarder_sink_delivered"].labels(name).set(sink.delivered)
+            telemetry["forwarder_sink_waiting"].labels(name).set(sink.waiting)
+            telemetry["forwarder_sink_dead"].labels(name).set(sink.dead)
+            telemetry["forwarder_sink_oldest_seconds"].labels(name).set(sink.oldest_waiting_s or 0)
+        telemetry["forwarder_dead_letters"].set(ledger.dead_letters)
+        telemetry["forwarder_outbox_bytes"].set(ledger.bytes)
+
+
+async def _wait(event: Stopping) -> None:
+    await event.wait()

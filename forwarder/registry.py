@@ -1,0 +1,197 @@
+"""The hand-written lists of sources and sinks, and the settings file as a whole.
+
+    cluster: prod-eu-1
+    sources:                      # name -> settings; `type` defaults to the name, so two of a kind are possible
+      forward: {listen: 0.0.0.0:24224, shared_key: ${FORWARD_SHARED_KEY}}
+    detection: {rules: [rules/friction.yaml]}
+    outbox: {path: /var/lib/forwarder/outbox.db, max_bytes: 1GiB}
+    sinks:
+      backend: {url: http://backend:8000, api_key: ${HEALERT_API_KEY}}
+    telemetry: {listen: 127.0.0.1:9000}
+    log: {level: info, format: text}
+
+A new source or sink is one file, one line here and one section in docs/settings.md; a test asserts all three. Modules are
+imported when they are named, so that `forwarder receive` carries no web framework.
+"""
+
+import importlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from forwarder.contracts import Screen, Sink, Source
+from forwarder.detection.actors import ROBOTS
+from forwarder.errors import ConfigError
+from forwarder.settings import Document, convert, expand, nearest, parse_bytes, resolve_path, shipped
+from forwarder.telemetry import Telemetry
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """Where a component stands: its module, its class, and the class of its settings."""
+
+    module: str
+    component: str
+    settings: str
+
+    def load(self) -> tuple[Any, type[Any]]:
+        module = importlib.import_module(self.module)
+        return getattr(module, self.component), getattr(module, self.settings)
+
+
+SOURCES: dict[str, Entry] = {
+    "forward": Entry("forwarder.sources.forward", "ForwardSource", "ForwardSettings"),
+    "file": Entry("forwarder.sources.file", "FileSource", "FileSettings"),
+}
+
+SINKS: dict[str, Entry] = {
+    "backend": Entry("forwarder.sinks.backend", "BackendSink", "BackendSinkSettings"),
+}
+
+
+class DetectionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """rules: files or folders, from the settings file's folder; the shipped rules/friction.yaml is the default.
+    entity_namespace: where cluster-scoped objects stand in entity references. own_namespace: always ignored (K8S_NAMESPACE).
+    robots: globs of usernames outside `system:` that are machines; the default knows EKS, AKS, GKE, Argo CD and Flux.
+    reload_interval_s: how often the files are looked at for changes, seconds; 0 is never (SIGHUP still works).
+    """
+
+    rules: list[str] = msgspec.field(default_factory=lambda: ["rules/friction.yaml"])
+    entity_namespace: str = "default"
+    own_namespace: str = ""
+    robots: list[str] = msgspec.field(default_factory=lambda: list(ROBOTS))
+    reload_interval_s: float = 2.0
+
+
+class OutboxSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """path: the SQLite file; its folder must be on a disk that survives restarts. max_bytes: beyond it nothing more is
+    accepted and senders wait (about 1 kB an event that some sink has yet to take). max_waiting_events: per sink.
+    keep_payloads: whether dead letters keep the raw line, which may hold secrets; the file is 0600 either way.
+    """
+
+    path: str = "outbox.db"
+    max_bytes: str = "1GiB"
+    max_waiting_events: int = 1_000_000
+    keep_payloads: bool = False
+
+
+class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """listen: where /metrics, /healthz and /readyz answer; "" is nowhere. token: bearer token for /metrics, required off
+    loopback unless allow_anonymous.
+    """
+
+    listen: str = "127.0.0.1:9000"
+    token: str | None = None
+    allow_anonymous: bool = False
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """level: debug, info, warning or error. format: text for people, json for machines."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings file of `forwarder receive`. cluster: the name that goes into every event of sources without their own."""
+
+    cluster: str = ""
+    sources: dict[str, Any] = {}
+    detection: DetectionSettings = DetectionSettings()
+    outbox: OutboxSettings = OutboxSettings()
+    sinks: dict[str, Any] = {}
+    telemetry: TelemetrySettings = TelemetrySettings()
+    log: LogSettings = LogSettings()
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """A checked configuration: typed settings of every component, and the folder that relative paths start from."""
+
+    config: Config
+    base: Path
+    sources: dict[str, tuple[Entry, Any]]
+    sinks: dict[str, tuple[Entry, Any]]
+
+    @property
+    def rules(self) -> list[Path]:
+        return [_rules_path(rule, self.base) for rule in self.config.detection.rules]
+
+    @property
+    def outbox_path(self) -> Path:
+        return resolve_path(self.config.outbox.path, self.base)
+
+    @property
+    def outbox_max_bytes(self) -> int:
+        return parse_bytes(self.config.outbox.max_bytes, where="outbox.max_bytes")
+
+
+def load_config(document: Document, environ: Mapping[str, str]) -> Loaded:
+    """Check a settings document as a whole, before anything is opened. Raises ConfigError."""
+    document = expand(document, environ)
+    config = convert(document, Config)
+    sources = _typed(document, "sources", SOURCES, config.sources)
+    sinks = _typed(document, "sinks", SINKS, config.sinks)
+    if not sources:
+        raise ConfigError(
+            f"no source: say under `sources:` where audit events come in ({', '.join(SOURCES)})", where=document.file
+        )
+    if not sinks:
+        raise ConfigError(
+            f"no sink: say under `sinks:` where friction events go ({', '.join(SINKS)})", where=document.file
+        )
+    loaded = Loaded(config=config, base=Path(document.file).parent, sources=sources, sinks=sinks)
+    _ = loaded.outbox_max_bytes
+    return loaded
+
+
+def build_source(name: str, loaded: Loaded, screen: Screen, telemetry: Telemetry) -> Source:
+    """The source of that name; nothing is opened yet."""
+    entry, settings = loaded.sources[name]
+    component, _ = entry.load()
+    cluster = getattr(settings, "cluster", "") or loaded.config.cluster
+    source: Source = component(name, settings, screen, telemetry, cluster)
+    return source
+
+
+def build_sink(name: str, loaded: Loaded, telemetry: Telemetry) -> Sink:
+    """The sink of that name; nothing is opened yet."""
+    entry, settings = loaded.sinks[name]
+    component, _ = entry.load()
+    sink: Sink = component(name, settings, telemetry)
+    return sink
+
+
+def _typed(
+    document: Document, section: str, kinds: Mapping[str, Entry], given: Mapping[str, Any]
+) -> dict[str, tuple[Entry, Any]]:
+    typed: dict[str, tuple[Entry, Any]] = {}
+    for name, settings in given.items():
+        where = document.where((section, name))
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", name):
+            raise ConfigError(f"`{section}.{name}`: a name has up to 40 letters, digits, `-` and `_`", where=where)
+        if settings is not None and not isinstance(settings, dict):
+            raise ConfigError(f"`{section}.{name}`: expected its settings as a mapping", where=where)
+        kind = (settings or {}).get("type", name)
+        if kind not in kinds:
+            hint = nearest(str(kind), list(kinds))
+            raise ConfigError(f"`{section}.{name}`: `{kind}` is no type of {section[:-1]}{hint}", where=where)
+        entry = kinds[kind]
+        _, settings_type = entry.load()
+        data = dict(document.data)
+        data[section] = {**document.data[section], name: {k: v for k, v in (settings or {}).items() if k != "type"}}
+        plain = msgspec.structs.replace(document, data=data)
+        typed[name] = (entry, convert(plain, settings_type, (section, name)))
+    return typed
+
+
+def _rules_path(rule: str, base: Path) -> Path:
+    """From the settings file's folder; a shipped name works everywhere."""
+    path = resolve_path(rule, base)
+    if path.exists() or Path(rule).is_absolute():
+        return path
+    try:
+        return shipped(rule)
+    except ConfigError:
+        return path

@@ -1,0 +1,233 @@
+"""The way of a batch: what is durable when `submit` returns, what was kept when it raised, what is counted."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forwarder.contracts import Batch, DeadLetter, Line, Submit
+from forwarder.errors import ConfigError, Overloaded, ShuttingDown
+from forwarder.outbox import dead_letters, read_ledger
+from forwarder.pipeline import Pipeline
+from forwarder.registry import load_config
+from forwarder.settings import parse_document
+from forwarder.telemetry import Telemetry
+
+LOG = [line for line in Path("tests/data/control-plane/audit.log").read_bytes().splitlines() if b'"exec"' in line]
+RULES = "rules:\n  - {name: exec-rule, description: x, severity: high, match: {resource: pods, subresource: exec}}\n"
+
+
+def fresh(line: bytes) -> bytes:
+    """As if it had happened today: the outbox counts what is older than 35 days as expired."""
+    event = json.loads(line)
+    for key in ("requestReceivedTimestamp", "stageTimestamp"):
+        event[key] = "2100-" + event[key][5:]
+    return json.dumps(event).encode()
+
+
+EXECS = [fresh(line) for line in LOG]
+QUIET = b'{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"a","stage":"ResponseComplete","verb":"list","user":{"username":"bob"}}'
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Pipeline]]:
+    """Pipelines with an open outbox, a file source that is never run, and a backend that nobody serves."""
+    opened: list[Pipeline] = []
+
+    def build(**outbox: Any) -> Pipeline:
+        (tmp_path / "rules.yaml").write_text(RULES)
+        settings = {
+            "sources": {"file": {"path": str(tmp_path / "audit.log")}},
+            "sinks": {"backend": {"url": "http://127.0.0.1:9"}},
+            "detection": {"rules": ["rules.yaml"]},
+            "outbox": {"path": "outbox.db", **outbox},
+        }
+        pipeline = Pipeline(
+            load_config(parse_document(json.dumps(settings), str(tmp_path / "f.yaml")), {}), Telemetry()
+        )
+        pipeline.outbox.open()
+        opened.append(pipeline)
+        return pipeline
+
+    yield build
+    for pipeline in opened:
+        pipeline.outbox.close()
+
+
+def batch(*lines: bytes, received: int | None = None, rejected: tuple[DeadLetter, ...] = ()) -> Batch:
+    return Batch(
+        origin="test",
+        received=received or len(lines) + len(rejected),
+        lines=[Line(line) for line in lines],
+        rejected=rejected,
+    )
+
+
+async def acknowledged(submit: Submit, given: Batch) -> bool:
+    """What every source does: acknowledge when, and only when, submit returned."""
+    try:
+        await submit(given)
+    except (Overloaded, ShuttingDown, RuntimeError):
+        return False
+    return True
+
+
+def lines(pipeline: Pipeline) -> dict[str, float]:
+    names = ("received", "unmatched", "matched", "rejected")
+    return {name: pipeline.telemetry.value(f"forwarder_lines_{name}") for name in names}
+
+
+async def test_when_submit_returns_the_events_are_durable(make: Callable[..., Pipeline]) -> None:
+    """Another process would read them from the file now."""
+    pipeline = make()
+    await pipeline.submit_for("file")(batch(*EXECS, QUIET))
+    ledger = read_ledger(pipeline.loaded.outbox_path)
+    assert (ledger.new, ledger.update, ledger.detected) == (4, 4, 8)
+    assert ledger.balanced() == []
+    assert lines(pipeline) == {"received": 9, "unmatched": 1, "matched": 8, "rejected": 0}
+
+
+async def test_a_batch_that_came_twice_is_counted_once(make: Callable[..., Pipeline]) -> None:
+    """The acknowledgement got lost; the sender sent again."""
+    pipeline = make()
+    for _ in range(2):
+        await pipeline.submit_for("file")(batch(*EXECS))
+    ledger = read_ledger(pipeline.loaded.outbox_path)
+    assert (ledger.new, ledger.update, ledger.duplicate) == (4, 4, 8)
+
+
+async def test_a_batch_without_events_needs_no_commit(
+    make: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """99 of 100 batches of a quiet cluster cost no fsync."""
+    pipeline = make()
+    monkeypatch.setattr(pipeline.outbox, "commit", lambda *_: pytest.fail("committed"))
+    assert await acknowledged(pipeline.submit_for("file"), batch(QUIET, received=700))
+    assert lines(pipeline) == {"received": 700, "unmatched": 700, "matched": 0, "rejected": 0}
+
+
+async def test_bad_lines_become_dead_letters_and_their_neighbours_go_on(make: Callable[..., Pipeline]) -> None:
+    """With reason, source, size and hash; the raw line only where the operator opted in."""
+    pipeline = make()
+    letter = DeadLetter(reason="not_a_map", source="test", size_bytes=3, sha256="00")
+    await pipeline.submit_for("file")(batch(b"not json", *EXECS, rejected=(letter,)))
+    found = dead_letters(pipeline.loaded.outbox_path, limit=10)
+    assert sorted((item.reason, item.size_bytes, item.payload) for item in found) == [
+        ("not_a_map", 3, None),
+        ("not_json", 8, None),
+    ]
+    assert lines(pipeline) == {"received": 10, "unmatched": 0, "matched": 8, "rejected": 2}
+    assert read_ledger(pipeline.loaded.outbox_path).new == 4
+
+
+async def test_the_raw_line_is_kept_where_the_operator_opted_in(make: Callable[..., Pipeline]) -> None:
+    """`outbox.keep_payloads`; such a letter can be fed in again."""
+    pipeline = make(keep_payloads=True)
+    await pipeline.submit_for("file")(batch(b"not json"))
+    assert [item.payload for item in dead_letters(pipeline.loaded.outbox_path, limit=10)] == [b"not json"]
+
+
+async def test_a_hostile_text_does_not_block_its_batch(make: Callable[..., Pipeline]) -> None:
+    """Lone surrogates are JSON, but no Unicode that a database takes: never a batch that can never be accepted."""
+    hostile = EXECS[0].replace(b"alice@corp.example", b"al\\ud800ice")
+    pipeline = make()
+    assert await acknowledged(pipeline.submit_for("file"), batch(hostile, *EXECS[1:]))
+    assert read_ledger(pipeline.loaded.outbox_path).new == 4
+
+
+def failing(error: Exception) -> Callable[..., Any]:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def failed(error: Exception) -> Callable[..., Future[Any]]:
+    def fail(*_: Any, **__: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_exception(error)
+        return future
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda p, m: m.setattr(p.detector, "examine", failing(RuntimeError("a bug in detection"))),
+        lambda p, m: m.setattr(p, "_dead_letter", failing(RuntimeError("a bug in redaction"))),
+        lambda p, m: m.setattr(p.outbox, "commit", failing(RuntimeError("a bug before the queue"))),
+        lambda p, m: m.setattr(p.outbox, "commit", failed(Overloaded("disk_full"))),
+        lambda p, m: m.setattr(p.outbox, "commit", failed(ShuttingDown("closed"))),
+        lambda p, m: m.setattr(p, "_closing", True),
+    ],
+    ids=["detection", "dead-letter", "enqueue", "disk-full", "outbox-closed", "shutting-down"],
+)
+async def test_whatever_stage_fails_no_acknowledgement_leaves(
+    make: Callable[..., Pipeline],
+    monkeypatch: pytest.MonkeyPatch,
+    break_it: Callable[[Pipeline, pytest.MonkeyPatch], None],
+) -> None:
+    """Invariant 1: and nothing of the batch is counted or kept, so that it may be sent again."""
+    pipeline = make()
+    given = batch(*EXECS, b"not json")
+    with monkeypatch.context() as patched:
+        break_it(pipeline, patched)
+        assert not await acknowledged(pipeline.submit_for("file"), given)
+        assert lines(pipeline)["received"] == 0
+        assert read_ledger(pipeline.loaded.outbox_path).detected == 0
+    assert await acknowledged(pipeline.submit_for("file"), given)
+    assert lines(pipeline) == {"received": 9, "unmatched": 0, "matched": 8, "rejected": 1}
+
+
+async def test_a_source_that_gives_up_waiting_tears_nothing_apart(
+    make: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection is closed unacknowledged; the batch is written whole all the same, and a repeat is a duplicate."""
+    pipeline = make()
+    future: Future[Any] = Future()
+    monkeypatch.setattr(pipeline.outbox, "commit", lambda *_: future)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(pipeline.submit_for("file")(batch(*EXECS)), 0.01)
+    assert not future.cancelled()
+
+
+def test_changed_rules_are_used_and_bad_ones_are_not(
+    make: Callable[..., Pipeline], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The old set stays in force, and the log says so."""
+    pipeline = make()
+    path = pipeline.loaded.rules[0]
+    path.write_text(RULES.replace("exec-rule", "other-rule"))
+    assert pipeline.reload()
+    line = EXECS[0]
+    assert [event.type for event in pipeline.detector.detect(line)] == ["other-rule"]
+    path.write_text(RULES.replace("resource", "resouce"))
+    assert not pipeline.reload()
+    assert "the old 1 stay in force" in caplog.text
+    assert "did you mean `resource`?" in caplog.text
+    assert pipeline.screen(line, 0, len(line))
+    assert [event.type for event in pipeline.detector.detect(line)] == ["other-rule"]
+
+
+def test_a_changed_file_is_noticed(make: Callable[..., Pipeline]) -> None:
+    """By an editor's rename, a write, or a ConfigMap's swapped link; a missing file is a change too."""
+    pipeline = make()
+    path = pipeline.loaded.rules[0]
+    before = pipeline._rules_state()
+    path.rename(path.with_suffix(".old"))
+    assert pipeline._rules_state() != before
+    path.write_text(RULES)
+    assert pipeline._rules_state() != before
+
+
+def test_bad_rules_stop_a_start(make: Callable[..., Pipeline], tmp_path: Path) -> None:
+    """Nothing has been opened by then."""
+    pipeline = make()
+    pipeline.loaded.rules[0].write_text("rules: []")
+    with pytest.raises(ConfigError, match="no rules in it"):
+        Pipeline(pipeline.loaded, Telemetry())

@@ -1,0 +1,101 @@
+"""The settings file as a whole, and the hand-written lists of components."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forwarder.errors import ConfigError
+from forwarder.registry import SINKS, SOURCES, build_sink, build_source, load_config
+from forwarder.settings import parse_document
+from forwarder.telemetry import Telemetry
+
+GOOD: dict[str, Any] = {
+    "sources": {"file": {"path": "/var/log/audit.log"}},
+    "sinks": {"backend": {"url": "http://b:8000"}},
+}
+
+
+def load(settings: Any, environ: dict[str, str] | None = None) -> Any:
+    return load_config(parse_document(json.dumps(settings), "f.yaml"), environ or {})
+
+
+@pytest.mark.parametrize(("folder", "listed"), [("sources", SOURCES), ("sinks", SINKS)])
+def test_every_component_is_a_file_a_line_and_a_section(folder: str, listed: dict[str, Any]) -> None:
+    """One file in its folder, one line in the registry, one section in docs/settings.md."""
+    files = {path.stem for path in Path("forwarder", folder).glob("*.py")} - {"__init__"}
+    assert files == set(listed)
+    documented = Path("docs/settings.md").read_text()
+    for name in listed:
+        assert f"### `{name}`" in documented
+
+
+@pytest.mark.parametrize("entry", [*SOURCES.values(), *SINKS.values()], ids=lambda entry: entry.component)
+def test_every_setting_is_documented(entry: Any) -> None:
+    """In the settings' own docstring, and in docs/settings.md."""
+    _, settings = entry.load()
+    documented = Path("docs/settings.md").read_text()
+    for field in settings.__struct_fields__:
+        assert field in (settings.__doc__ or ""), field
+        assert f"`{field}`" in documented, field
+
+
+def test_components_are_built_without_opening_anything() -> None:
+    """Constructors have no side effects."""
+    loaded = load(GOOD | {"cluster": "prod-eu-1"})
+    assert build_source("file", loaded, lambda *_: True, Telemetry()).name == "file"
+    assert build_sink("backend", loaded, Telemetry()).name == "backend"
+
+
+def test_two_of_a_kind_carry_names_of_their_own() -> None:
+    """`type` says what they are."""
+    loaded = load(
+        GOOD | {"sinks": {"one": {"type": "backend", "url": "http://a"}, "two": {"type": "backend", "url": "http://b"}}}
+    )
+    assert {name: settings.url for name, (_, settings) in loaded.sinks.items()} == {
+        "one": "http://a",
+        "two": "http://b",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sorces": {}}, "unknown key `sorces`; did you mean `sources`?"),
+        ({"sources": {}}, "no source: say under `sources:`"),
+        ({"sinks": {}}, "no sink: say under `sinks:`"),
+        ({"sources": {"fil": {}}}, "`sources.fil`: `fil` is no type of source; did you mean `file`?"),
+        ({"sinks": {"x": {"type": "bakend"}}}, "did you mean `backend`?"),
+        (
+            {"sources": {"file": {"path": "/x", "strt": "end"}}},
+            "unknown key `sources.file.strt`; did you mean `start`?",
+        ),
+        ({"sources": {"file": {}}}, "`sources.file`: it lacks the key `path`"),
+        (
+            {"sinks": {"backend": {"url": "http://b", "timeout_s": "soon"}}},
+            "`sinks.backend.timeout_s`: expected a number",
+        ),
+        ({"sinks": {"backend": ["http://b"]}}, "expected its settings as a mapping"),
+        ({"sinks": {"a b": {"type": "backend"}}}, "a name has up to 40 letters"),
+        ({"outbox": {"max_bytes": "much"}}, "is no size"),
+        ({"outbox": {"path": "${NOWHERE}"}}, "the environment variable NOWHERE is not set"),
+        ({"log": {"level": "loud"}}, "`log.level`"),
+    ],
+)
+def test_a_wrong_setting_is_named(change: dict[str, Any], words: str) -> None:
+    """With its path and the nearest valid one."""
+    with pytest.raises(ConfigError) as caught:
+        load(GOOD | change)
+    assert words in str(caught.value)
+    assert "f.yaml" in str(caught.value) or "outbox.max_bytes" in str(caught.value)
+
+
+def test_shipped_rules_are_found_from_any_folder(tmp_path: Path) -> None:
+    """`rules/friction.yaml` is the default; a file of that name beside the settings wins."""
+    document = parse_document(json.dumps(GOOD), str(tmp_path / "f.yaml"))
+    assert load_config(document, {}).rules[0].read_text().startswith("# The five default rules")
+    (tmp_path / "rules").mkdir()
+    own = tmp_path / "rules" / "friction.yaml"
+    own.write_text("rules: []")
+    assert load_config(document, {}).rules == [own]
