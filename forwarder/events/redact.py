@@ -1,0 +1,161 @@
+"""Redaction: what is stored, sent or logged passes through here first.
+
+    text(value, limit)          any text from outside: printable, no credentials, at most `limit` characters
+    uri(request_uri)            a request URI, with the values of telling parameters hidden
+    command(argv)               an exec command, shell-quoted, its credentials hidden
+    command_from_uri(uri)       the same from the requestURI of an exec, with container and tty
+    head(data)                  the beginning of a broken line, for a person who looks at a dead letter
+
+Nothing here raises, and all of it is linear in what it reads, which is capped. It hides what looks like a credential; a
+password that looks like a word, in a place that does not say so, stays readable.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+from urllib.parse import quote, quote_plus, unquote, unquote_plus
+
+from forwarder.events.commands import MAX_ARGUMENTS, arguments, quoted
+from forwarder.events.credentials import REDACTED, mask, sensitive
+
+__all__ = ["REDACTED", "command", "command_from_uri", "head", "text", "uri"]
+
+MAX_INPUT_CHARS: Final = (
+    64 << 10
+)  # of any one text; the Go HTTP server takes a request line of 1 MiB, nobody reads that
+MAX_COMMAND_CHARS: Final = 4096  # as much as a terminal line editor takes, and a page of text
+MAX_URI_CHARS: Final = 2048  # what browsers and proxies agree on
+MAX_CONTAINER_CHARS: Final = 63  # a DNS label
+_HEAD_INPUT_BYTES: Final = 8192  # the head of a dead letter is a few hundred characters; room for escapes and cut words
+ELLIPSIS: Final = "…"
+_URI_INPUT_CHARS: Final = 4 * MAX_URI_CHARS  # what is hidden gets shorter, so more is read than shown
+_URI_SAFE: Final = "/:[]@~$!*'(),;=+"
+
+_ESCAPE_SEQUENCE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*+[ -/]*+[@-~]?|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]{0,4096}+(?:\x07|\x1b\\|\x9c)?|\x1b[ -~]?"
+)
+
+
+def text(value: str, limit: int) -> str:
+    """`value` as one printable line without credentials, at most `limit` characters; a cut one ends in an ellipsis.
+
+    Control characters (C0, C1), terminal escapes, bidirectional overrides and invisible characters are removed, so that
+    nothing can forge a log line or repaint a terminal; line breaks and odd spaces become a space.
+    """
+    seen = value[:MAX_INPUT_CHARS]
+    cut = len(seen) < len(value)
+    if cut:
+        seen = _without_last_word(seen)
+    # A credential is hidden as a whole before the text is cut, so no half of one is left over.
+    return _shortened(mask(_printable(seen)), limit, cut)
+
+
+def _shortened(value: str, limit: int, cut: bool = False) -> str:
+    """At most `limit` characters of `value`; with an ellipsis where something is missing, here or before (`cut`)."""
+    return value[: max(limit - 1, 0)] + ELLIPSIS[:limit] if cut or len(value) > limit else value
+
+
+def _without_last_word(value: str) -> str:
+    """Half a token, or half of `user:password@host`, is no longer recognised; so none is left at the end of a window."""
+    end = len(value)
+    while end and not value[end - 1].isspace() and value[end - 1] not in "\"'":
+        end -= 1
+    return value[:end]
+
+
+def _printable(value: str) -> str:
+    if value.isprintable():
+        return value
+    value = _ESCAPE_SEQUENCE.sub("", value)
+    return "".join(char if char.isprintable() else " " if char.isspace() else "" for char in value)
+
+
+def command(argv: Sequence[str]) -> str:
+    """The command of an exec on one line, quoted for a shell; see `commands.arguments` for what is hidden."""
+    kept: list[str] = []
+    room = MAX_INPUT_CHARS
+    for argument in argv[:MAX_ARGUMENTS]:
+        room -= len(argument)
+        if room < 0:
+            break
+        kept.append("\n".join(map(_printable, argument.split("\n"))))  # a line break ends a command of a script
+    line = " ".join(quoted(argument) for argument in arguments(kept))
+    # Masked once more as one text: `Authorization: Bearer x` may come as three arguments.
+    return _shortened(mask(_printable(line)), MAX_COMMAND_CHARS, cut=len(kept) < len(argv))
+
+
+def command_from_uri(request_uri: str) -> tuple[str, str, bool]:
+    """(command, container, tty) of an exec or attach, as its query says; ("", "", False) where it says nothing.
+
+    The parameters are read as the apiserver reads them: the first container counts, and a tty that is neither
+    `false` nor `0` is one.
+    """
+    query = request_uri[:MAX_INPUT_CHARS].partition("?")[2]
+    if len(request_uri) > MAX_INPUT_CHARS:
+        query = query.rpartition("&")[0]  # without the half parameter at the end
+    pairs = _parameters(query)
+    argv = [value for name, value in pairs if name == "command"]
+    first = dict(reversed(pairs))
+    tty = first.get("tty", "false") not in ("false", "0")
+    return command(argv), text(first.get("container", ""), MAX_CONTAINER_CHARS), tty
+
+
+def uri(request_uri: str) -> str:
+    """A request URI with its credentials hidden, in the path, in the parameters and in the command of an exec."""
+    path, mark, query = request_uri[:_URI_INPUT_CHARS].partition("?")
+    cut = len(request_uri) > _URI_INPUT_CHARS
+    argv = iter(arguments([value for name, value in _parameters(query) if name == "command"]))
+    parts = [_parameter(part, argv) for part in query.split("&")]
+    if cut and mark:
+        parts.pop()  # half a parameter, whose value might no longer be recognised
+    elif cut:
+        path = path.rpartition("/")[0]
+    return _shortened(_printable(_segment(path) + mark + "&".join(parts)), MAX_URI_CHARS, cut)
+
+
+def _segment(path: str) -> str:
+    """A path; as it was, where it holds no credential."""
+    decoded = unquote(path, errors="replace")
+    masked = mask(_printable(decoded))
+    return path if masked == decoded else quote(masked, safe=_URI_SAFE)
+
+
+def _parameter(part: str, argv: Iterator[str]) -> str:
+    """One `name=value`; as it was, where the value is no credential. `argv` gives the values of `command`."""
+    name, value = _decoded(part)
+    if name == "command":
+        shown = next(argv, REDACTED)
+    elif sensitive(name):
+        shown = REDACTED
+    else:
+        shown = mask(_printable(value))
+    return part if shown == value else f"{quote_plus(_printable(name))}={quote_plus(shown, safe=_URI_SAFE)}"
+
+
+def _parameters(query: str) -> list[tuple[str, str]]:
+    """The decoded parameters of a query, in order."""
+    return [_decoded(part) for part in query.split("&") if part]
+
+
+def _decoded(part: str) -> tuple[str, str]:
+    name, _, value = part.partition("=")
+    return unquote_plus(name, errors="replace"), unquote_plus(value, errors="replace")
+
+
+# --- dead letters ----------------------------------------------------------------------------------------------------
+
+_BODY = re.compile(
+    r"(?:request|response)Object|\"(?:stringData|binaryData|data)\\{0,8}\"\s{0,8}:|last-applied-configuration"
+)
+"""Where the payload of an audit line begins, or a secret's data: nothing behind it is shown."""
+
+
+def head(data: bytes, limit: int = 300) -> str:
+    """The beginning of a line that could not be read, at most `limit` characters, without bodies and credentials."""
+    start = data[:_HEAD_INPUT_BYTES].decode("utf-8", "replace").removeprefix("\ufeff")
+    if len(data) > _HEAD_INPUT_BYTES:
+        start = _without_last_word(start)
+    body = _BODY.search(start)
+    shown = text(start[: body.start()] if body else start, limit)
+    cut = body or len(data) > _HEAD_INPUT_BYTES
+    return shown[: limit - 1] + ELLIPSIS if cut and not shown.endswith(ELLIPSIS) else shown
