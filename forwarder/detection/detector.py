@@ -37,6 +37,7 @@ MAX_DESCRIPTION_CHARACTERS = 500
 MAX_NAME_CHARACTERS = 253  # a DNS subdomain, Kubernetes' longest names
 MAX_USER_AGENT_CHARACTERS = 200
 MAX_COMMAND_CHARACTERS = 2_000
+MAX_SESSION_S = 366 * 86_400.0  # a clock that jumped, or a made-up time: no apiserver runs that long
 MAX_SOURCE_IPS = 8  # each proxy adds one; the first is the client's
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
@@ -284,6 +285,6 @@ def _timestamp(event: AuditEvent, time_s: float) -> str:
 
 def _duration_s(event: AuditEvent) -> float | None:
     start, end = _parsed(event.request_received_timestamp), _parsed(event.stage_timestamp)
-    if start is None or end is None or end < start:
+    if start is None or end is None or not 0 <= (end - start).total_seconds() <= MAX_SESSION_S:
         return None
     return round((end - start).total_seconds(), 6)
