@@ -177,6 +177,8 @@ def expand(document: Document, environ: Mapping[str, str]) -> Document:
 def _typed(text: str) -> Any:
     if re.fullmatch(r"[-+]?(?:0|[1-9][0-9]{0,17})", text):
         return int(text)
+    if re.fullmatch(r"[-+]?[0-9]+\.[0-9]+", text) and repr(float(text)) == text:  # a key of the form 1.10 stays text
+        return float(text)
     return {"true": True, "false": False}.get(text.lower(), text)
 
 

@@ -41,8 +41,10 @@ def register(connection: sqlite3.Connection, sinks: Iterable[SinkInfo], now: flo
     """Make the file's sinks those of the configuration; part of the caller's transaction.
 
     A new sink starts at the present end. What still waits for one that is no longer configured becomes dead letters.
+    What was put off is due at once: the operator may have restarted because the cause is mended.
     """
     sinks = list(sinks)
+    connection.execute("UPDATE outcomes SET due_at = ? WHERE due_at > ?", (now, now))
     _retire(connection, {info.name for info in sinks}, now)
     for info in sinks:
         row = connection.execute(

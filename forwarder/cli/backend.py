@@ -1,0 +1,151 @@
+"""`forwarder backend`: the friction backend on its own; `backend settings` changes how it scores, `backend reset` empties it."""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from forwarder import logs
+from forwarder.cli import console
+from forwarder.cli.console import out, plural, say, stop
+from forwarder.cli.environment import backend_document
+from forwarder.cli.keys import read_env_file, write_env_file
+
+if TYPE_CHECKING:
+    from forwarder.backend.settings import BackendSettings
+    from forwarder.registry import LogSettings
+
+app = typer.Typer(invoke_without_command=True, help="Run the friction backend; set its score; empty it.")
+
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file with the key `backend`.")]
+Database = Annotated[str, typer.Option(help="SQLite file or database URL; default ./healert.db.")]
+
+SCORE_NAMES = {
+    "threshold": "SCORE_CRITICAL_THRESHOLD",
+    "half_life": "SCORE_DECAY_HALF_LIFE",
+    "retention": "SCORE_RETENTION_DAYS",
+}
+DEFAULT_SCORE = {"threshold": "50", "half_life": "7", "retention": "30"}
+
+
+class Preset(StrEnum):
+    """Known pairs of threshold and half-life."""
+
+    strict = "strict"
+    default = "default"
+    lenient = "lenient"
+
+
+PRESETS = {Preset.strict: ("20", "3"), Preset.default: ("50", "7"), Preset.lenient: ("100", "14")}
+
+
+@app.callback()
+def backend(
+    context: typer.Context,
+    listen: Annotated[
+        str, typer.Option(help="HOST:PORT; default 127.0.0.1:8000; elsewhere HEALERT_API_KEY is needed.")
+    ] = "",
+    database: Database = "",
+    config: Config = None,
+) -> None:
+    """Run the friction backend until SIGTERM or Ctrl-C."""
+    if context.invoked_subcommand:
+        if listen or database or config:
+            stop(f"write the options behind `{context.invoked_subcommand}`", console.USAGE)
+        return
+    import asyncio
+
+    from forwarder.backend.server import BackendServer
+    from forwarder.cli.signals import run_service
+
+    settings, log = _settings(config, listen, database)
+    logs.configure(log.level, log.format)
+    server = BackendServer(settings)
+
+    def started() -> None:
+        key = "a key is needed to write" if settings.api_key else "no key is asked for; set HEALERT_API_KEY"
+        say(f"backend on http://{server.address}, {key}")
+
+    async def service(stopping: asyncio.Event) -> None:
+        await server.serve(stopping, started)
+
+    run_service(service)
+    say("stopped")
+
+
+@app.command()
+def settings(
+    threshold: Annotated[float | None, typer.Option(help="Points that make a score of 100.", min=0.001)] = None,
+    half_life: Annotated[float | None, typer.Option(help="Days after which a point counts half.", min=0.01)] = None,
+    retention: Annotated[int | None, typer.Option(help="Days that the score looks back.", min=1)] = None,
+    preset: Annotated[Preset | None, typer.Option(help="strict 20/3, default 50/7 or lenient 100/14.")] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Back to 50 points, 7 days, 30 days.")] = False,
+    file: Annotated[Path, typer.Option("--file", "-f", help="The settings file that the backend starts with.")] = Path(
+        ".env"
+    ),
+) -> None:
+    """Show or change the score's settings; they hold from the backend's next start, for all stored events."""
+    present = read_env_file(file) if file.exists() else {}
+    changes: dict[str, str] = {}
+    if reset:
+        changes = dict(DEFAULT_SCORE)
+    if preset:
+        changes["threshold"], changes["half_life"] = PRESETS[preset]
+    given = {"threshold": threshold, "half_life": half_life, "retention": retention}
+    changes |= {name: f"{value:g}" for name, value in given.items() if value is not None}
+    if changes:
+        write_env_file(file, {SCORE_NAMES[name]: value for name, value in changes.items()})
+        present |= {SCORE_NAMES[name]: value for name, value in changes.items()}
+    for name, variable in SCORE_NAMES.items():
+        source = "changed" if name in changes else str(file) if variable in present else "default"
+        out(f"{name:<10} {present.get(variable, DEFAULT_SCORE[name]):>6}  ({variable}, {source})")
+    if changes:
+        say("it holds from the next start: of `forwarder backend --config` with this file beside its settings, of")
+        say("`forwarder up` with it in the data folder, else with it in the environment")
+
+
+@app.command()
+def reset(
+    database: Database = "",
+    config: Config = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete every stored event; settings and keys stay."""
+    from forwarder.backend.store import Store
+
+    chosen, _ = _settings(config, "", database)
+    if "://" not in chosen.database and not Path(chosen.database).exists():
+        stop(f"{chosen.database} is not there: nothing to delete; say which with --database or --config")
+    store = Store.open(chosen.database)
+    try:
+        number = store.count(include_tests=True)
+        if not yes and not typer.confirm(
+            f"Delete {plural(number, 'event')} from {_without_password(chosen.database)}?"
+        ):
+            stop("nothing was deleted")
+        everything_us = (1 << 63) - 1  # later than any event
+        out(f"{plural(store.purge(everything_us, 0), 'event')} deleted")
+    finally:
+        store.close()
+
+
+def _settings(config: Path | None, listen: str, database: str) -> "tuple[BackendSettings, LogSettings]":
+    from forwarder.cli.configuration import backend_settings, read_backend_config
+
+    if config is not None:
+        chosen, log = read_backend_config(config)
+    else:
+        document, notices = backend_document(os.environ)
+        for notice in notices:
+            console.warn(notice)
+        chosen, log = backend_settings(document)
+    changes = {name: value for name, value in (("listen", listen), ("database", database)) if value}
+    return msgspec.structs.replace(chosen, **changes), log
+
+
+def _without_password(database: str) -> str:
+    scheme, separator, rest = database.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if separator else database
