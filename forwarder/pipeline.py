@@ -50,7 +50,7 @@ class Pipeline:
         self.detector = self._detector(load_rules(loaded.rules))
         self.sinks = {name: build_sink(name, loaded, telemetry) for name in loaded.sinks}
         self.sources: dict[str, Source] = {
-            name: build_source(name, loaded, self.screen, telemetry) for name in loaded.sources
+            name: build_source(name, loaded, self.detector.screen, telemetry) for name in loaded.sources
         }
         limit = loaded.config.outbox.max_waiting_events
         self.outbox = Outbox(
@@ -73,10 +73,6 @@ class Pipeline:
     def ready(self) -> bool:
         """Whether every source accepts."""
         return not self._closing and len(self._started) == len(self.sources)
-
-    def screen(self, buffer: bytes | bytearray | memoryview, start: int, end: int) -> bool:
-        """The present rules' screen; sources keep this method, so a reload reaches them."""
-        return self.detector.screen(buffer, start, end)
 
     async def run(self, stopping: Stopping, started: Callable[[], None]) -> None:
         """Until `stopping` is set, or every source has read its input to the end. Raises ConfigError before it accepted
@@ -235,6 +231,9 @@ class Pipeline:
                 "the changed rules are not used, the old %d stay in force: %s", len(self.detector.ruleset.rules), error
             )
             return False
+        screen = self.detector.screen
+        screen.adopt(detector.screen)
+        detector.screen = screen
         self.detector = detector
         for warning in detector.ruleset.warnings:
             log.warning("%s", warning)
@@ -279,16 +278,14 @@ class Pipeline:
 
     async def _gauges(self) -> None:
         fallback = 0
-        screen = self.detector.screen
+        counts = self.detector.screen.counts
         while True:
             try:
                 self.show(await asyncio.to_thread(read_ledger, self.loaded.outbox_path))
             except (ForwarderError, OSError) as error:
                 log.warning("cannot read the ledger: %s", error)
-            if self.detector.screen is not screen:
-                screen, fallback = self.detector.screen, 0
-            self.telemetry["forwarder_screen_fallback"].inc(screen.counts.fallback - fallback)
-            fallback = screen.counts.fallback
+            self.telemetry["forwarder_screen_fallback"].inc(counts.fallback - fallback)
+            fallback = counts.fallback
             await asyncio.sleep(GAUGES_EVERY_S)
 
     def show(self, ledger: Ledger) -> None:

@@ -202,15 +202,20 @@ def test_changed_rules_are_used_and_bad_ones_are_not(
     """The old set stays in force, and the log says so."""
     pipeline = make()
     path = pipeline.loaded.rules[0]
+    screen = pipeline.detector.screen  # what the sources were given
+    path.write_text(RULES.replace("exec-rule", "other-rule").replace("exec}", "attach}"))
+    assert pipeline.reload()
+    assert not screen(EXECS[0], 0, len(EXECS[0]))
     path.write_text(RULES.replace("exec-rule", "other-rule"))
     assert pipeline.reload()
+    assert screen(EXECS[0], 0, len(EXECS[0]))
     line = EXECS[0]
     assert [event.type for event in pipeline.detector.detect(line)] == ["other-rule"]
     path.write_text(RULES.replace("resource", "resouce"))
     assert not pipeline.reload()
     assert "the old 1 stay in force" in caplog.text
     assert "did you mean `resource`?" in caplog.text
-    assert pipeline.screen(line, 0, len(line))
+    assert screen(line, 0, len(line))
     assert [event.type for event in pipeline.detector.detect(line)] == ["other-rule"]
 
 

@@ -1,5 +1,6 @@
 """`forwarder backend`: the friction backend on its own; `backend settings` changes how it scores, `backend reset` empties it."""
 
+import logging
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +18,8 @@ from forwarder.cli.keys import read_env_file, write_env_file
 if TYPE_CHECKING:
     from forwarder.backend.settings import BackendSettings
     from forwarder.registry import LogSettings
+
+log = logging.getLogger("forwarder")
 
 app = typer.Typer(invoke_without_command=True, help="Run the friction backend; set its score; empty it.")
 
@@ -61,19 +64,19 @@ def backend(
     from forwarder.backend.server import BackendServer
     from forwarder.cli.signals import run_service
 
-    settings, log = _settings(config, listen, database)
-    logs.configure(log.level, log.format)
+    settings, chosen = _settings(config, listen, database)
+    logs.configure(chosen.level, chosen.format)
     server = BackendServer(settings)
 
     def started() -> None:
         key = "a key is needed to write" if settings.api_key else "no key is asked for; set HEALERT_API_KEY"
-        say(f"backend on http://{server.address}, {key}")
+        log.info("backend on http://%s, %s", server.address, key)
 
     async def service(stopping: asyncio.Event) -> None:
         await server.serve(stopping, started)
 
     run_service(service)
-    say("stopped")
+    log.info("stopped")
 
 
 @app.command()
@@ -136,14 +139,14 @@ def _settings(config: Path | None, listen: str, database: str) -> "tuple[Backend
     from forwarder.cli.configuration import backend_settings, read_backend_config
 
     if config is not None:
-        chosen, log = read_backend_config(config)
+        chosen, log_settings = read_backend_config(config)
     else:
         document, notices = backend_document(os.environ)
         for notice in notices:
-            console.warn(notice)
-        chosen, log = backend_settings(document)
+            log.warning("%s", notice)
+        chosen, log_settings = backend_settings(document)
     changes = {name: value for name, value in (("listen", listen), ("database", database)) if value}
-    return msgspec.structs.replace(chosen, **changes), log
+    return msgspec.structs.replace(chosen, **changes), log_settings
 
 
 def _without_password(database: str) -> str:

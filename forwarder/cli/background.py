@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import msgspec
 import typer
@@ -163,16 +163,24 @@ def logs(
         for line in _last_lines(file.read(), lines):
             out(line)
         sys.stdout.flush()
-        while follow:
-            position = file.tell()
-            piece = file.read()
-            if piece:
-                sys.stdout.write(piece.decode("utf-8", "replace"))
-                sys.stdout.flush()
-            elif log.exists() and log.stat().st_size < position:
-                file.seek(0)  # begun anew
-            else:
-                time.sleep(POLL_S)
+        if follow:
+            try:
+                _follow(file, log)
+            except KeyboardInterrupt:  # how it is meant to end
+                return
+
+
+def _follow(file: BinaryIO, log: Path) -> None:
+    while True:
+        piece = file.read()
+        if piece:
+            sys.stdout.write(piece.decode("utf-8", "replace"))
+            sys.stdout.flush()
+        elif log.exists() and log.stat().st_ino != os.fstat(file.fileno()).st_ino:
+            with log.open("rb") as begun_anew:
+                return _follow(begun_anew, log)
+        else:
+            time.sleep(POLL_S)
 
 
 def _last_lines(raw: bytes, number: int) -> list[str]:

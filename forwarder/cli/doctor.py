@@ -101,7 +101,7 @@ def settings(config: Path | None, folder: Path | None) -> "Loaded":
         return from_environment(receive_document(environ | {"FORWARDER_DATA_DIR": str(directory)})[0])
     sources: dict[str, Any] = {}
     if running.forward:
-        sources["forward"] = {"listen": running.forward}
+        sources["forward"] = {"listen": running.forward.partition(",")[0]}  # the others are the same port
         if key := environ.get("FORWARD_SHARED_KEY"):
             sources["forward"]["shared_key"] = key
     if running.audit_log:

@@ -1,5 +1,6 @@
 """`forwarder receive`: sources, detection, outbox and sinks, as a settings file or the environment says."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,8 @@ import typer
 from forwarder import logs
 from forwarder.cli import console
 from forwarder.cli.environment import receive_document
+
+log = logging.getLogger("forwarder")
 
 
 def receive(
@@ -36,7 +39,7 @@ def receive(
     format_ = log_format or loaded.config.log.format
     logs.configure(log_level or loaded.config.log.level, format_)
     for notice in notices:
-        console.warn(notice)
+        log.warning("%s", notice)
 
     from forwarder.up import Receiver
 
@@ -68,4 +71,4 @@ def receive(
             await cancel(telling)
 
     run_service(service, reload=receiver.pipeline.reload)
-    console.say("stopped")
+    log.info("stopped")

@@ -4,12 +4,15 @@ Ending at once loses nothing: what was acknowledged is committed, what was not c
 """
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from forwarder.cli.console import FAILED, say
+from forwarder.cli.console import FAILED
+
+log = logging.getLogger("forwarder")
 
 Service = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
@@ -28,9 +31,9 @@ async def _run(service: Service, reload: Callable[[], object] | None) -> None:
 
     def stop() -> None:
         if stopping.is_set():
-            say("ended at once; what was not acknowledged comes again")
+            log.warning("ended at once; what was not acknowledged comes again")
             os._exit(FAILED)  # whatever hangs, hangs in a thread that a normal exit would wait for
-        say("stopping: draining what was received; once more ends at once")
+        log.info("stopping: draining what was received; once more ends at once")
         stopping.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -4,6 +4,7 @@ Everything it keeps is in one folder: outbox.db, backend.db, the checkpoint of t
 A file `.env` there is read as if it stood in the environment, which wins.
 """
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from forwarder.backend.settings import BackendSettings
     from forwarder.registry import Loaded
     from forwarder.up import Up
+
+log = logging.getLogger("forwarder")
 
 NO_LOG = "none"
 KNOWN_AUDIT_LOGS = (
@@ -113,10 +116,11 @@ def _run(plan: Plan) -> None:
     env = Environment("up", environ)
     settings = run_settings(env, plan.folder)
     document, _ = backend_document(environ, "up")
-    log = settings.get("log", {})
-    logs.configure(log.get("level", "info"), log.get("format", "text"))
+    chosen = settings.get("log", {})
+    log_format = chosen.get("format", "text")
+    logs.configure(chosen.get("level", "info"), log_format)
     for notice in env.notices:
-        console.warn(notice)
+        log.warning("%s", notice)
     plan.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     audit_log = plan.audit_log or env.path("FORWARDER_AUDIT_LOG") or _usual_audit_log()
     if audit_log == NO_LOG:
@@ -128,10 +132,10 @@ def _run(plan: Plan) -> None:
     process = Up(_backend(plan, document), lambda address: _receiver(plan, env, settings, audit_log, address))
 
     async def service(stopping: "asyncio.Event") -> None:
-        await _serve(process, plan, audit_log, log.get("format", "text"), stopping)
+        await _serve(process, plan, audit_log, log_format, stopping)
 
     run_service(service, reload=process.reload)
-    console.say("stopped")
+    log.info("stopped")
 
 
 async def _serve(process: "Up", plan: Plan, audit_log: str, log_format: str, stopping: "asyncio.Event") -> None:

@@ -41,6 +41,7 @@ MAX_SESSION_S = 366 * 86_400.0  # a clock that jumped, or a made-up time: no api
 MAX_SOURCE_IPS = 8  # each proxy adds one; the first is the client's
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _TOKEN = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -166,9 +167,9 @@ class Detector:
         command, container, tty = "", "", False
         if subresource in ("exec", "attach", "log"):
             command, container, tty = redact.command_from_uri(event.request_uri)
-            command = redact.text(command, MAX_COMMAND_CHARACTERS)
+            command = redact.name(command, MAX_COMMAND_CHARACTERS)  # it came redacted
         final = event.stage != "ResponseStarted"
-        name = redact.text(target.name, MAX_NAME_CHARACTERS)
+        name = redact.name(target.name, MAX_NAME_CHARACTERS)
         tokens = {
             "actor": actor.name, "acting_as": actor.acting_as, "resource": resource, "subresource": subresource,
             "namespace": namespace, "name": name, "verb": event.verb, "cluster": cluster, "command": command,
@@ -184,28 +185,28 @@ class Detector:
             workflow=rule.workflow,
             description=redact.text(description, MAX_DESCRIPTION_CHARACTERS),
             timestamp=_timestamp(event, time_s),
-            service=redact.text(target.service, MAX_ACTOR_CHARACTERS),
-            namespace=redact.text(namespace, MAX_ACTOR_CHARACTERS),
+            service=redact.name(target.service, MAX_ACTOR_CHARACTERS),
+            namespace=redact.name(namespace, MAX_ACTOR_CHARACTERS),
             points=rule.points,
             id=event_id(cluster, event.audit_id, unique, rule.name),
             revision=1 if final else 0,
-            audit_id=redact.text(event.audit_id, MAX_NAME_CHARACTERS),
+            audit_id=_audit_id(event.audit_id),
             cluster=cluster,
-            verb=redact.text(event.verb, 50),
-            resource=redact.text(resource, MAX_NAME_CHARACTERS),
-            subresource=redact.text(subresource, MAX_NAME_CHARACTERS),
+            verb=redact.name(event.verb, 50),
+            resource=redact.name(resource, MAX_NAME_CHARACTERS),
+            subresource=redact.name(subresource, MAX_NAME_CHARACTERS),
             name=name,
-            container=redact.text(container, MAX_NAME_CHARACTERS),
+            container=redact.name(container, MAX_NAME_CHARACTERS),
             node=name if resource == "nodes" else "",
             outcome=request.outcome,  # type: ignore[arg-type]
             response_code=event.response_status.code if event.response_status else 0,
             acting_as=redact.text(actor.acting_as, MAX_ACTOR_CHARACTERS),
             via=redact.text(actor.via, MAX_ACTOR_CHARACTERS),
-            source_ips=tuple(redact.text(ip, 64) for ip in event.source_ips[:MAX_SOURCE_IPS]),
+            source_ips=tuple(redact.name(ip, 64) for ip in event.source_ips[:MAX_SOURCE_IPS]),
             user_agent=redact.text(event.user_agent, MAX_USER_AGENT_CHARACTERS),
             command=command,
             tty=tty,
-            stage=redact.text(event.stage, 50),
+            stage=redact.name(event.stage, 50),
             duration_s=_duration_s(event) if final and long_running(event) else None,
             tags=rule.tags,
             partial=event.partial,
@@ -222,17 +223,17 @@ class Detector:
             workflow="debug",
             description="A test event of `forwarder doctor`; it counts for nothing",
             timestamp=_timestamp(event, time_s),
-            service=redact.text(name, MAX_ACTOR_CHARACTERS),
-            namespace=redact.text(namespace, MAX_ACTOR_CHARACTERS),
+            service=redact.name(name, MAX_ACTOR_CHARACTERS),
+            namespace=redact.name(namespace, MAX_ACTOR_CHARACTERS),
             points=1,
             id=event_id(cluster, event.audit_id, event.request_received_timestamp, TEST_RULE),
             revision=1,
-            audit_id=redact.text(event.audit_id, MAX_NAME_CHARACTERS),
+            audit_id=_audit_id(event.audit_id),
             cluster=cluster,
-            verb=redact.text(event.verb, 50),
-            resource=redact.text(reference.resource if reference else "", MAX_NAME_CHARACTERS),
-            name=redact.text(name, MAX_NAME_CHARACTERS),
-            stage=redact.text(event.stage, 50),
+            verb=redact.name(event.verb, 50),
+            resource=redact.name(reference.resource if reference else "", MAX_NAME_CHARACTERS),
+            name=redact.name(name, MAX_NAME_CHARACTERS),
+            stage=redact.name(event.stage, 50),
             test=True,
         )
 
@@ -252,6 +253,11 @@ def outcome(event: AuditEvent) -> EventOutcome:
     if code == 0 and event.annotations.get("authorization.k8s.io/decision") == "forbid":
         return "denied"
     return "allowed"
+
+
+def _audit_id(audit_id: str) -> str:
+    """A client may send any text as its Audit-ID header; kube-apiserver itself makes UUIDs."""
+    return audit_id if _UUID.fullmatch(audit_id) else redact.text(audit_id, MAX_NAME_CHARACTERS)
 
 
 def _stage_is_silent(event: AuditEvent) -> bool:

@@ -59,6 +59,10 @@ class Screen:
         self._is_machine = is_machine
         self._answers: dict[tuple[bytes | None, ...], bool] = {}
 
+    def adopt(self, other: "Screen") -> None:
+        """Answer as `other` does from now on: sources keep their screen while the rules change."""
+        self._index, self._is_machine, self._answers = other._index, other._is_machine, other._answers
+
     def __call__(self, buffer: Buffer, start: int, end: int) -> bool:
         match = _HEAD.match(buffer, start, end)
         if match is None or (match.group(_RESOURCE) is None and _OBJECT_REF.search(buffer, match.end(), end)):

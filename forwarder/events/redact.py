@@ -1,5 +1,6 @@
 """Redaction: what is stored, sent or logged passes through here first.
 
+    name(value, limit)          an identifier of Kubernetes (a resource, a pod, an address): printable, at most `limit` characters
     text(value, limit)          any text from outside: printable, no credentials, at most `limit` characters
     uri(request_uri)            a request URI, with the values of telling parameters hidden
     command(argv)               an exec command, shell-quoted, its credentials hidden
@@ -10,6 +11,7 @@ Nothing here raises, and all of it is linear in what it reads, which is capped. 
 password that looks like a word, in a place that does not say so, stays readable.
 """
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -18,11 +20,13 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 from forwarder.events.commands import MAX_ARGUMENTS, arguments, quoted
 from forwarder.events.credentials import REDACTED, mask, sensitive
 
-__all__ = ["REDACTED", "command", "command_from_uri", "head", "text", "uri"]
+__all__ = ["REDACTED", "command", "command_from_uri", "head", "name", "text", "uri"]
 
 MAX_INPUT_CHARS: Final = (
     64 << 10
 )  # of any one text; the Go HTTP server takes a request line of 1 MiB, nobody reads that
+MAX_REMEMBERED_CHARS: Final = 256  # longer than any actor or agent that people have
+REMEMBERED_TEXTS: Final = 4096  # at most 2 MiB
 MAX_COMMAND_CHARS: Final = 4096  # as much as a terminal line editor takes, and a page of text
 MAX_URI_CHARS: Final = 2048  # what browsers and proxies agree on
 MAX_CONTAINER_CHARS: Final = 63  # a DNS label
@@ -36,18 +40,31 @@ _ESCAPE_SEQUENCE = re.compile(
 )
 
 
+def name(value: str, limit: int) -> str:
+    """`value`, where nobody keeps a secret: printable as in `text`, at most `limit` characters, nothing hidden."""
+    return _shortened(_printable(value[:MAX_INPUT_CHARS]), limit, len(value) > MAX_INPUT_CHARS)
+
+
 def text(value: str, limit: int) -> str:
     """`value` as one printable line without credentials, at most `limit` characters; a cut one ends in an ellipsis.
 
     Control characters (C0, C1), terminal escapes, bidirectional overrides and invisible characters are removed, so that
-    nothing can forge a log line or repaint a terminal; line breaks and odd spaces become a space.
+    nothing can forge a log line or repaint a terminal; line breaks and odd spaces become a space. Short texts are
+    remembered: actors, agents and descriptions come again and again.
     """
+    return _remembered(value, limit) if len(value) <= MAX_REMEMBERED_CHARS else _text(value, limit)
+
+
+def _text(value: str, limit: int) -> str:
     seen = value[:MAX_INPUT_CHARS]
     cut = len(seen) < len(value)
     if cut:
         seen = _without_last_word(seen)
     # A credential is hidden as a whole before the text is cut, so no half of one is left over.
     return _shortened(mask(_printable(seen)), limit, cut)
+
+
+_remembered = functools.lru_cache(maxsize=REMEMBERED_TEXTS)(_text)
 
 
 def _shortened(value: str, limit: int, cut: bool = False) -> str:

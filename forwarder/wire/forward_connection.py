@@ -29,8 +29,12 @@ from forwarder.wire.forward_handshake import ServerHandshake, Verdict
 from forwarder.wire.listen import explain_tls
 
 HANDSHAKE_DEADLINE_S: Final = 10.0  # TLS and PING together; Fluent Bit's own limit for connecting is 10 s
+TLS_SHUTDOWN_S: Final = 1.0  # for the client's goodbye; older Fluent Bits try to use a connection that is half closed
 RETRY_INTERVAL_S: Final = 0.25  # an overloaded pipeline is asked again this often at least: acks wait for it
 MIN_RETRY_INTERVAL_S: Final = 0.01
+    1.0  # for the client's goodbye; older Fluent Bits try to use a connection that is half closed
+)
+RETRY_INTERVAL_S: Final = 0.01
 TURN_ENTRIES: Final = 20_000  # then other connections get their turn: about 20 ms
 MAX_WAITING_ACKS: Final = 1000  # of messages that were complete in one read; the node client sends many at once
 
@@ -217,7 +221,12 @@ class ForwardConnection(asyncio.BufferedProtocol):
     async def _start_tls(self, transport: asyncio.Transport, context: ssl.SSLContext) -> None:
         try:
             self._transport = await self._loop.start_tls(
-                transport, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_DEADLINE_S
+                transport,
+                self,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=HANDSHAKE_DEADLINE_S,
+                ssl_shutdown_timeout=TLS_SHUTDOWN_S,
             )
         except OSError as error:
             fault = explain_tls(error)

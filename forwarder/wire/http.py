@@ -68,7 +68,8 @@ class TelemetryServer:
             self._server = _Server(listen, handler)
         except (OSError, UnicodeError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else "no such host"
-            raise ConfigError(f"cannot listen on {listen}: {reason}", where="telemetry.listen") from None
+            message = f"cannot listen on {listen}: {reason}; choose another address"
+            raise ConfigError(message, where="telemetry.listen") from None
         serve = self._server.serve_forever
         self._thread = threading.Thread(target=serve, args=(STOP_POLL_S,), name="telemetry", daemon=True)
         self._thread.start()

@@ -63,7 +63,6 @@ class Tail:
             except OSError as error:
                 log.error("cannot read on in %s: %s; it is tried again", file.name, error.strerror)
                 file.close()
-                file.mtime_ns = -1  # the next look takes it for changed
                 piece = None
             if piece is not None:
                 return piece

@@ -26,7 +26,14 @@ from tests.bench.load import Load, build, floor_us, receiver_cost
 
 
 def machine() -> str:
-    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "unknown CPU")
+    model = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        "unknown CPU",
+    )
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("msgspec", "msgpack"))
     return f"{model}, {platform.python_implementation()} {platform.python_version()}, {versions}"
 
@@ -34,7 +41,9 @@ def machine() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--lines", type=int, default=40_000, help="lines per case")
-    parser.add_argument("--repeat", type=int, default=3, help="runs per case; the best counts for CPU, the median for rates")
+    parser.add_argument(
+        "--repeat", type=int, default=3, help="runs per case; the best counts for CPU, the median for rates"
+    )
     parser.add_argument("--agent-lines", type=int, default=100_000, help="lines for the run with Fluent Bit")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
@@ -51,26 +60,46 @@ def main() -> None:
         Load("parsed maps, 1 % hits", connections=16, parsed=True),
     ]
     figures: dict[str, dict[str, float]] = {}
-    table = Table("case", "µs CPU / event", "events/s per core", "MB/s per core", "peak MiB", title=f"receiver, {options.lines:,} lines, best of {options.repeat}")
+    table = Table(
+        "case",
+        "µs CPU / event",
+        "events/s per core",
+        "MB/s per core",
+        "peak MiB",
+        title=f"receiver, {options.lines:,} lines, best of {options.repeat}",
+    )
     with tempfile.TemporaryDirectory() as folder:
         for number, case in enumerate(cases):
             frames = build(case, options.lines)
             runs = [
-                floor_us(frames) if number == 0 else receiver_cost(case, frames, Path(folder) / f"{number}-{run}") for run in range(options.repeat)
+                floor_us(frames) if number == 0 else receiver_cost(case, frames, Path(folder) / f"{number}-{run}")
+                for run in range(options.repeat)
             ]
             best = min(runs, key=lambda run: run.us_per_event)
             figures[case.name] = {"us_per_event": best.us_per_event, "peak_mib": best.peak_mib}
             rate = 1e6 / best.us_per_event
-            table.add_row(case.name, f"{best.us_per_event:.2f}", f"{rate:,.0f}", f"{rate * frames.mean_bytes / 1e6:,.0f}", f"{best.peak_mib:.0f}")
+            table.add_row(
+                case.name,
+                f"{best.us_per_event:.2f}",
+                f"{rate:,.0f}",
+                f"{rate * frames.mean_bytes / 1e6:,.0f}",
+                f"{best.peak_mib:.0f}",
+            )
         console.print(table)
         program = shutil.which("fluent-bit")
         if program:
-            version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.split("\n")[0]
-            pairs = [drain_rate(program, Path(folder) / f"agent-{run}", options.agent_lines) for run in range(options.repeat)]
+            version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.split(
+                "\n"
+            )[0]
+            pairs = [
+                drain_rate(program, Path(folder) / f"agent-{run}", options.agent_lines) for run in range(options.repeat)
+            ]
             ratio = statistics.median(pair.ratio for pair in pairs)
             discard = statistics.median(pair.discard_rate for pair in pairs)
             figures["fluent-bit"] = {"discard_rate": discard, "ratio": ratio}
-            console.print(f"{version}: {discard:,.0f} events/s into discard-and-ack; into the receiver {ratio:.0%} of that (each pair: {', '.join(f'{pair.ratio:.0%}' for pair in pairs)})")
+            console.print(
+                f"{version}: {discard:,.0f} events/s into discard-and-ack; into the receiver {ratio:.0%} of that (each pair: {', '.join(f'{pair.ratio:.0%}' for pair in pairs)})"
+            )
         else:
             console.print("no fluent-bit on PATH: its rate was not measured")
     if options.json:

@@ -56,7 +56,10 @@ def _run(program, folder, log, count, server) -> float:
     }
     began = time.monotonic()
     agent = subprocess.Popen(
-        [program, "-q", "-c", str(ROOT / "fluent-bit" / "laptop.yaml")], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [program, "-q", "-c", str(ROOT / "fluent-bit" / "laptop.yaml")],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         first = None
@@ -125,7 +128,9 @@ def _receiver(folder, port):
     document, _ = settings(Load(""), folder, (port, telemetry))
     (folder / "forwarder.yaml").write_text(json.dumps(document))
     command = [sys.executable, "-m", "forwarder", "receive", "--config", str(folder / "forwarder.yaml")]
-    process = subprocess.Popen(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL
+    )
     wait_ready(telemetry)
 
     def seen() -> int:
@@ -141,5 +146,3 @@ def _receiver(folder, port):
         process.wait()
 
     return stop, seen
-
-

@@ -73,7 +73,9 @@ def send(frames: Frames, port: int, connections: int, context: ssl.SSLContext | 
                     acks.receive_data(data)
             sock.close()
 
-    threads = [threading.Thread(target=client, args=[frames.frames[number::connections]]) for number in range(connections)]
+    threads = [
+        threading.Thread(target=client, args=[frames.frames[number::connections]]) for number in range(connections)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -109,7 +111,12 @@ def settings(case: Load, folder: Path, ports: tuple[int, int]) -> tuple[dict[str
     rules = ["rules/friction.yaml"]
     if case.rules:
         extra = [
-            {"name": f"made-up-{number}", "description": "x", "severity": "low", "match": {"resource": f"things{number}", "verb": "create"}}
+            {
+                "name": f"made-up-{number}",
+                "description": "x",
+                "severity": "low",
+                "match": {"resource": f"things{number}", "verb": "create"},
+            }
             for number in range(case.rules)
         ]
         (folder / "many.yaml").write_text(json.dumps({"rules": extra}))
@@ -134,7 +141,9 @@ def receiver_cost(case: Load, frames: Frames, folder: Path) -> Cost:
     (folder / "forwarder.yaml").write_text(json.dumps(document))
     command = [sys.executable, "-m", "forwarder", "receive", "--config", str(folder / "forwarder.yaml")]
     with open(folder / "log", "wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        )
     try:
         wait_ready(ports[1])
         warm = Frames(frames.frames[:2], 0, 0)

@@ -123,6 +123,16 @@ def test_the_queue_has_an_end_in_bytes(bench, monkeypatch) -> None:
     assert kept.result(WAIT_S).new == 1
 
 
+def test_taken_jobs_make_room(bench, monkeypatch) -> None:
+    """The queue's bytes go down as they went up: it never fills by mere use."""
+    monkeypatch.setattr(writer, "MAX_QUEUED_BYTES", 2_000)
+    outbox = bench.open(BACKEND)
+    for start in range(0, 100, 2):
+        with Hold(outbox):
+            futures = [outbox.commit([bench.event(start)]), outbox.commit([bench.event(start + 1)])]
+        assert [future.result(WAIT_S).new for future in futures] == [1, 1]
+
+
 def test_a_batch_that_was_given_up_in_the_queue_is_not_kept(bench) -> None:
     """Cancelled before its turn: nothing of it is stored, its neighbours are."""
     outbox = bench.open(BACKEND)

@@ -8,7 +8,7 @@ import pytest
 
 from forwarder.errors import ConfigError, Overloaded, ShuttingDown
 from forwarder.settings import convert, parse_document
-from forwarder.sources.file import FileSettings, FileSource, environment_path
+from forwarder.sources.file import MAX_RETRY_AFTER_S, FileSettings, FileSource, environment_path
 from forwarder.telemetry import Telemetry
 from forwarder.wire import checkpoint
 
@@ -150,6 +150,19 @@ async def test_an_overloaded_pipeline_is_offered_the_same_batch_again(log, sourc
     assert len(pipeline.offered) == 6
     assert all(batch == pipeline.offered[0] for batch in pipeline.offered)
     assert pipeline.lines == [b"match 1", b"match 2"]
+
+
+async def test_it_waits_as_long_as_it_is_told_within_reason(log, source, monkeypatch):
+    """The pipeline's own estimate is respected up to a bound: its state may change any moment."""
+    waited = []
+
+    async def wait(_stopping, seconds):
+        waited.append(seconds)
+
+    monkeypatch.setattr("forwarder.sources.file._wait", wait)
+    log.write_bytes(b"match 1\n")
+    await _run(source(), Pipeline(Overloaded("full", retry_after_s=2.5), Overloaded("full", retry_after_s=3600)))
+    assert waited == [2.5, MAX_RETRY_AFTER_S]
 
 
 async def test_stopping_ends_the_wait_of_an_overloaded_source(log, source, tmp_path):

@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from forwarder.wire.checkpoint import Checkpoint
+from forwarder.wire.logfiles import open_log
 from forwarder.wire.rotation import QUIET_S, Rotation
 from forwarder.wire.tail import Tail
 
@@ -190,6 +192,44 @@ def test_copied_and_cut_loses_nothing_where_the_copy_stays(log, lines, reader, r
     assert reader.poll() == _all(lines)
     assert "unread" not in caplog.text
     assert "after byte" not in caplog.text
+
+
+def test_copied_and_cut_while_the_reader_is_behind(log, lines, reader, caplog):
+    """What was seen and not yet accepted when the log was cut is read from the copy, which was seen before."""
+    lines.write(log, 3)
+    reader.tail.scan()
+    shutil.copy(log, log.with_name("audit.log.1"))
+    reader.tail.scan()
+    lines.write(log, 1, "wb")
+    assert reader.poll() == _all(lines)
+    assert not caplog.records
+
+
+def test_cut_to_a_part_of_itself(log, lines, reader):
+    """A log that lost its end by hand begins anew: what it says twice is recognised, what is new is not missed."""
+    lines.write(log, 10)
+    reader.poll()
+    os.truncate(log, log.stat().st_size // 2)
+    lines.write(log, 1)
+    assert reader.poll() == [*range(1, 11), *range(1, 6), 11]
+
+
+def test_renamed_between_the_look_and_the_opening(log, lines, reader, monkeypatch):
+    """The name that was listed may be another file a moment later: its lines are not taken for the old one's."""
+    lines.write(log, 2)
+    real = open_log
+
+    def rotated_meanwhile(name):
+        monkeypatch.setattr("forwarder.wire.rotation.open_log", real)
+        _rotate(log)
+        lines.write(log, 1)
+        return real(name)
+
+    reader.restart()
+    reader.rotation.restore(Checkpoint(path=str(log), files=[]))
+    monkeypatch.setattr("forwarder.wire.rotation.open_log", rotated_meanwhile)
+    assert reader.poll() == []
+    assert reader.poll() == _all(lines)
 
 
 def test_a_copy_that_is_written_to_is_no_mere_copy(tmp_path, lines):

@@ -66,6 +66,19 @@ def test_a_half_written_line_waits_for_its_rest(log, clock):
     assert _drain(tail) == [(b"two\n", False)]
 
 
+def test_a_half_line_is_read_again_only_when_it_has_grown(log, clock, monkeypatch):
+    """An overlong line that takes minutes to be written is not read five times a second from its start."""
+    tail = _tail(log, clock)
+    log.write_bytes(b"x" * 900)
+    assert _drain(tail) == []
+    with monkeypatch.context() as patch:
+        patch.setattr("forwarder.wire.tail.os.pread", _fail)
+        assert _drain(tail) == []
+    assert tail.rotation.files[0].descriptor is not None, "a failed read would have closed it"
+    _append(log, b"\n")
+    assert _drain(tail) == [(b"x" * 900 + b"\n", False)]
+
+
 def test_a_position_moves_only_when_accepted(log, clock):
     """What was read and not accepted is read again, also the rest of a piece that was accepted in part."""
     log.write_bytes(b"one\ntwo\nthree\n")

@@ -48,7 +48,12 @@ class Program:
     def start(self) -> None:
         with open(self.log, "ab") as output:
             self._process = subprocess.Popen(
-                self._arguments, env=self._environment, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                self._arguments,
+                env=self._environment,
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
             )
 
     @property
@@ -88,7 +93,9 @@ class Product:
         self.audit_log.parent.mkdir()
         self.outbox = folder / "outbox.db"
         self.ports = {name: free_port() for name in ("backend", "forward", "telemetry", "fluent-bit")}
-        self.backend = self.program("backend", "backend", "--listen", f"127.0.0.1:{self.ports['backend']}", "--database", "backend.db")
+        self.backend = self.program(
+            "backend", "backend", "--listen", f"127.0.0.1:{self.ports['backend']}", "--database", "backend.db"
+        )
         self.receiver = self.program("receive", "receive", "--config", "forwarder.yaml")
         self._fluent_bit: dict[str, Program] = {}
         self.configure()
@@ -107,7 +114,9 @@ class Product:
         }
         (self.folder / "forwarder.yaml").write_text(json.dumps(settings))
 
-    def fluent_bit(self, config: str | Path = "fluent-bit/laptop.yaml", name: str = "fluent-bit", **environment: str) -> Program:
+    def fluent_bit(
+        self, config: str | Path = "fluent-bit/laptop.yaml", name: str = "fluent-bit", **environment: str
+    ) -> Program:
         """The real one with one of our configurations; skips where there is none."""
         if not self.agent:
             pytest.skip("needs Fluent Bit 5.1: install it (docs.fluentbit.io) or name it in the variable FLUENT_BIT")
@@ -172,7 +181,9 @@ class Product:
 
     def rotate(self) -> None:
         """As kube-apiserver does: rename, then a new file."""
-        stamp = time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime()) + f".{time.time_ns() % 1_000_000_000 // 1_000_000:03d}"
+        stamp = (
+            time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime()) + f".{time.time_ns() % 1_000_000_000 // 1_000_000:03d}"
+        )
         self.audit_log.rename(self.audit_log.with_name(f"audit-{stamp}.log"))
         self.audit_log.touch()
 

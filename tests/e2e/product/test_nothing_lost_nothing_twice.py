@@ -121,7 +121,11 @@ def test_every_form_of_fluent_bit(product, sample, rows_of, form):
     elif form == "plain-entries":
         settings = {"retain_metadata_in_forward_mode": False, "time_as_integer": True}
     elif form == "tls-and-shared-key":
-        forward = {"shared_key": "0123456789abcdef", "users": {"node": "correct horse"}, "tls": certificates(product.folder)}
+        forward = {
+            "shared_key": "0123456789abcdef",
+            "users": {"node": "correct horse"},
+            "tls": certificates(product.folder),
+        }
         settings = {
             "tls": True, "tls.verify": True, "tls.verify_hostname": True, "tls.vhost": "receiver.test", "tls.ca_file": str(product.folder / "ca.crt"),
             "shared_key": "0123456789abcdef", "username": "node", "password": "correct horse", "self_hostname": "node-1",
@@ -162,7 +166,15 @@ def test_a_line_over_the_limit_is_a_partial_event_and_the_file_goes_on(product, 
 
 def test_a_first_start_on_an_old_log_with_the_file_source(product, sample, rows_of):
     """No Fluent Bit needed: rotated and live files, receiver killed -9 in the middle."""
-    product.configure(sources={"file": {"path": str(product.audit_log), "start": "beginning", "checkpoint": str(product.folder / "position.json")}})
+    product.configure(
+        sources={
+            "file": {
+                "path": str(product.audit_log),
+                "start": "beginning",
+                "checkpoint": str(product.folder / "position.json"),
+            }
+        }
+    )
     product.start()
     lines = sample.lines(40_000)
     for step in range(16):
@@ -189,7 +201,10 @@ def test_an_update_completes_the_row_of_an_open_session(product, until):
     }  # fmt: skip
     product.append([json.dumps(base | {"stage": "ResponseStarted"}).encode()])
     until(lambda: [row[4] for row in product.stored()] == [0], "the open session")
-    ended = base | {"stage": "ResponseComplete", "stageTimestamp": time.strftime("%Y-%m-%dT%H:%M:%S.900000Z", time.gmtime())}
+    ended = base | {
+        "stage": "ResponseComplete",
+        "stageTimestamp": time.strftime("%Y-%m-%dT%H:%M:%S.900000Z", time.gmtime()),
+    }
     product.append([json.dumps(ended).encode()])
     until(lambda: [row[4] for row in product.stored()] == [1], "its end")
     assert product.get("/friction/component%3Ashop%2Fweb")["frictionScore"]["bypassCount"] == 1
