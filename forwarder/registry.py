@@ -25,7 +25,7 @@ import msgspec
 from forwarder.contracts import Screen, Sink, Source
 from forwarder.detection.actors import ROBOTS
 from forwarder.errors import ConfigError
-from forwarder.settings import Document, convert, expand, nearest, parse_bytes, resolve_path, shipped
+from forwarder.settings import Document, convert, expand, nearest, parse_bytes, resolve_path, rooted, shipped
 from forwarder.telemetry import Telemetry
 
 
@@ -182,7 +182,7 @@ def _typed(
         data = dict(document.data)
         data[section] = {**document.data[section], name: {k: v for k, v in (settings or {}).items() if k != "type"}}
         plain = msgspec.structs.replace(document, data=data)
-        typed[name] = (entry, convert(plain, settings_type, (section, name)))
+        typed[name] = (entry, rooted(convert(plain, settings_type, (section, name)), Path(document.file).parent))
     return typed
 
 

@@ -361,6 +361,20 @@ def shipped(name: str) -> Path:
     raise ConfigError(f"{name} is missing from this installation; install it again")
 
 
+def rooted(settings: T, base: str | os.PathLike[str]) -> T:
+    """`settings` (a Struct) with every path in it taken from the folder `base`: the fields `path`, `checkpoint` and `*_file`."""
+    if not isinstance(settings, msgspec.Struct):
+        return settings
+    changes: dict[str, Any] = {}
+    for field in settings.__struct_fields__:
+        value = getattr(settings, field)
+        if isinstance(value, msgspec.Struct):
+            changes[field] = rooted(value, base)
+        elif isinstance(value, str) and value and (field in ("path", "checkpoint") or field.endswith("_file")):
+            changes[field] = str(resolve_path(value, base))
+    return msgspec.structs.replace(settings, **changes)
+
+
 def resolve_path(path: str, base: str | os.PathLike[str]) -> Path:
     """`path` from the folder `base` (that of the settings file) unless it is absolute; `~` is the home folder."""
     return Path(base, Path(path).expanduser())

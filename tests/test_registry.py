@@ -91,6 +91,21 @@ def test_a_wrong_setting_is_named(change: dict[str, Any], words: str) -> None:
     assert "f.yaml" in str(caught.value) or "outbox.max_bytes" in str(caught.value)
 
 
+def test_relative_paths_start_at_the_settings_file(tmp_path: Path) -> None:
+    """Wherever the program was started."""
+    settings = {
+        "sources": {
+            "file": {"path": "logs/audit*.log", "checkpoint": "position.json"},
+            "forward": {"tls": {"cert_file": "tls.crt", "key_file": "/run/tls.key"}},
+        },
+        "sinks": {"backend": {"url": "http://b"}},
+    }
+    loaded = load_config(parse_document(json.dumps(settings), str(tmp_path / "f.yaml")), {})
+    file, forward = loaded.sources["file"][1], loaded.sources["forward"][1]
+    assert (file.path, file.checkpoint) == (str(tmp_path / "logs/audit*.log"), str(tmp_path / "position.json"))
+    assert (forward.tls.cert_file, forward.tls.key_file) == (str(tmp_path / "tls.crt"), "/run/tls.key")
+
+
 def test_shipped_rules_are_found_from_any_folder(tmp_path: Path) -> None:
     """`rules/friction.yaml` is the default; a file of that name beside the settings wins."""
     document = parse_document(json.dumps(GOOD), str(tmp_path / "f.yaml"))

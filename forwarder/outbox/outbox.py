@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from forwarder.contracts import DeadLetter, Outcome, Refused
-from forwarder.errors import ConfigError, Overloaded
+from forwarder.errors import ConfigError, Overloaded, ShuttingDown
 from forwarder.events import friction
 from forwarder.events.friction import FrictionEvent
 from forwarder.outbox import admission, backlog, deadletters, file, ledger
@@ -72,7 +72,7 @@ class Outbox:
         self._seen_s = seen_days * 86_400
         self._lock = file.Lock(self.path)
         self._writer = Writer(self)
-        self._readers: dict[str, sqlite3.Connection] = {}  # one per sink, so that no sink waits for another
+        self._readers: dict[str, _Reader] = {}  # one per sink, so that no sink waits for another
         self._next_prune = time.monotonic() + PRUNE_EVERY_S
         self._data_version = -1
         self._changed = threading.Condition()
@@ -90,7 +90,8 @@ class Outbox:
             connection.execute("BEGIN IMMEDIATE")
             backlog.register(connection, self._sinks, self._clock())
             connection.execute("COMMIT")
-            self._readers = {info.name: file.attach(self.path) for info in self._sinks}
+            for info in self._sinks:
+                self._readers[info.name] = _Reader(file.attach(self.path))
         except (sqlite3.Error, ConfigError) as error:
             if connection is not None:
                 connection.close()
@@ -100,18 +101,16 @@ class Outbox:
         self._writer.start(connection)
 
     def close(self) -> None:
-        """Finish what is queued, then let go of the file; whoever commits later is told ShuttingDown.
-
-        Delivery threads must have ended: they read through connections that are closed here.
-        """
+        """Finish what is queued, then let go of the file; whoever comes later is told ShuttingDown."""
         self._close_readers()  # before the writer: the last connection tidies the file up, and a reader could not
         self._writer.stop()
         self._lock.release()
 
     def _close_readers(self) -> None:
-        for connection in self._readers.values():
-            connection.close()
-        self._readers = {}
+        for reader in self._readers.values():
+            with reader.lock:
+                reader.closed = True
+                reader.connection.close()
 
     # --- events in ---------------------------------------------------------------------------------------------------
 
@@ -154,21 +153,26 @@ class Outbox:
     def due(self, sink: str, limit: int) -> list[tuple[int, bool, FrictionEvent]]:
         """Up to `limit` events to offer `sink` now, oldest first: (seq, whether it is an update, event).
 
-        Raises Overloaded when the file cannot be read now.
+        Raises Overloaded when the file cannot be read now, ShuttingDown after close.
         """
         with self._changed:
             generation = self._generation
         found: list[tuple[int, bool, FrictionEvent]] = []
         unreadable: list[tuple[int, Outcome]] = []
-        try:
-            for seq, kind, payload in backlog.due(self._readers[sink], sink, limit, self._clock()):
-                try:
-                    found.append((seq, bool(kind), friction.decode(payload)))
-                except msgspec.DecodeError:
-                    unreadable.append((seq, Refused("the stored event cannot be read")))
-            next_due_at = None if found else backlog.next_due_at(self._readers[sink], sink)
-        except sqlite3.Error as error:
-            raise (file.overloaded(error) or Overloaded("disk_error")) from error
+        reader = self._readers[sink]
+        with reader.lock:
+            if reader.closed:
+                raise ShuttingDown("the outbox is closed")
+            try:
+                rows = backlog.due(reader.connection, sink, limit, self._clock())
+                next_due_at = None if rows else backlog.next_due_at(reader.connection, sink)
+            except sqlite3.Error as error:
+                raise (file.overloaded(error) or Overloaded("disk_error")) from error
+        for seq, kind, payload in rows:
+            try:
+                found.append((seq, bool(kind), friction.decode(payload)))
+            except msgspec.DecodeError:
+                unreadable.append((seq, Refused("the stored event cannot be read")))
         if unreadable:
             self.settle(sink, unreadable)
         self._turns[sink] = (generation, next_due_at)
@@ -244,6 +248,15 @@ class Outbox:
         if free > VACUUM_PAGES and free * VACUUM_SHARE > pages:
             # Not `execute`: it takes one step of a statement without columns, and each step frees one page.
             connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
+
+
+class _Reader:
+    """A sink's own read connection. The lock is only ever contended by `close`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.lock = threading.Lock()
+        self.closed = False
 
 
 def _same(result: CommitResult) -> CommitResult:

@@ -21,11 +21,11 @@ import msgspec
 
 from forwarder.contracts import Batch, Line, Screen, Stopping, Submit
 from forwarder.errors import ConfigError, Overloaded, ShuttingDown
+from forwarder.logfile import checkpoint
+from forwarder.logfile.rotation import Rotation
+from forwarder.logfile.tail import DEFAULT_MAX_LINE_BYTES, Piece, Tail
 from forwarder.settings import parse_bytes
 from forwarder.telemetry import Telemetry
-from forwarder.wire import checkpoint
-from forwarder.wire.rotation import Rotation
-from forwarder.wire.tail import DEFAULT_MAX_LINE_BYTES, Piece, Tail
 
 log = logging.getLogger(__name__)
 

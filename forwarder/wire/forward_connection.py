@@ -32,9 +32,6 @@ HANDSHAKE_DEADLINE_S: Final = 10.0  # TLS and PING together; Fluent Bit's own li
 TLS_SHUTDOWN_S: Final = 1.0  # for the client's goodbye; older Fluent Bits try to use a connection that is half closed
 RETRY_INTERVAL_S: Final = 0.25  # an overloaded pipeline is asked again this often at least: acks wait for it
 MIN_RETRY_INTERVAL_S: Final = 0.01
-    1.0  # for the client's goodbye; older Fluent Bits try to use a connection that is half closed
-)
-RETRY_INTERVAL_S: Final = 0.01
 TURN_ENTRIES: Final = 20_000  # then other connections get their turn: about 20 ms
 MAX_WAITING_ACKS: Final = 1000  # of messages that were complete in one read; the node client sends many at once
 

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from forwarder.contracts import Done, Later, Refused
-from forwarder.errors import ConfigError, Overloaded
+from forwarder.errors import ConfigError, Overloaded, ShuttingDown
 from forwarder.outbox import CommitResult, Outbox, SinkInfo, file, retry_dead
 from forwarder.telemetry import Telemetry
 
@@ -158,6 +158,16 @@ def test_another_process_that_retries_wakes_the_sinks(bench) -> None:
     retry_dead(bench.path)
     assert Waiting(outbox).ended()
     assert bench.due("backend") == ["event 1"]
+
+
+def test_a_sink_that_outlives_the_outbox_is_told(bench) -> None:
+    """A delivery whose deadline passed may still look for work: it ends instead of crashing."""
+    outbox = bench.open(BACKEND)
+    bench.close()
+    with pytest.raises(ShuttingDown):
+        outbox.due("backend", 10)
+    with pytest.raises(ShuttingDown):
+        outbox.settle("backend", [(1, Done())]).result(0)
 
 
 def test_test_events_pass_like_others(bench) -> None:

@@ -7,10 +7,10 @@ import stat
 import pytest
 
 from forwarder.errors import ConfigError, Overloaded, ShuttingDown
+from forwarder.logfile import checkpoint
 from forwarder.settings import convert, parse_document
 from forwarder.sources.file import MAX_RETRY_AFTER_S, FileSettings, FileSource, environment_path
 from forwarder.telemetry import Telemetry
-from forwarder.wire import checkpoint
 
 
 def _match(buffer, start, end):

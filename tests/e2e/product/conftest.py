@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -163,8 +164,6 @@ class Product:
 
     def stored(self) -> list[tuple[Any, ...]]:
         """Every row of the backend, read from its database file: (type, actor, entity_ref, audit id, revision)."""
-        import sqlite3
-
         with sqlite3.connect(f"file:{self.folder / 'backend.db'}?mode=ro", uri=True) as connection:
             rows = connection.execute("SELECT * FROM events")
             names = [column[0] for column in rows.description]
@@ -200,8 +199,6 @@ class Product:
             raise
 
     def backend_rows(self) -> int:
-        import sqlite3
-
         try:
             connection = sqlite3.connect(f"file:{self.folder / 'backend.db'}?mode=ro", uri=True)
             try:

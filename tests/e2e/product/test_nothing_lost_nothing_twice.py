@@ -29,7 +29,7 @@ def test_100_000_lines_through_rotations_and_kills(product, sample, rows_of, unt
         product.append([next(lines) for _ in range(2500)])
         if step % 6 == 4:
             product.rotate()
-            until(lambda: product.audit_log.exists(), "the new log")
+            until(product.audit_log.exists, "the new log")
         if step in (8, 24):
             agent.kill()
             time.sleep(0.3)

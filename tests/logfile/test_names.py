@@ -5,7 +5,7 @@ import os
 import pytest
 
 from forwarder.errors import ConfigError
-from forwarder.wire.logfiles import MAX_FILES, LogFiles
+from forwarder.logfile.names import MAX_FILES, LogFiles
 
 OURS = ["audit-2026-01-31T09-15-00.123.log", "audit.log.1", "audit.log-20260131", "audit.log.20260131-11"]
 NOT_OURS = [

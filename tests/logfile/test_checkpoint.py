@@ -6,8 +6,8 @@ import stat
 import pytest
 
 from forwarder.errors import ConfigError
-from forwarder.wire import checkpoint
-from forwarder.wire.checkpoint import Checkpoint, Head, Mark, head_of
+from forwarder.logfile import checkpoint
+from forwarder.logfile.checkpoint import Checkpoint, Head, Mark, head_of
 
 MARK = Mark(name="/var/log/audit.log", device=1, inode=2, offset=3, head=Head(4, "ab"), skipping=True, current=False)
 

@@ -17,7 +17,7 @@ from collections import deque
 
 import msgspec
 
-from forwarder.wire.rotation import File, Rotation
+from forwarder.logfile.rotation import File, Rotation
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ import os
 import time
 from collections.abc import Callable
 
-from forwarder.wire.checkpoint import HEAD_BYTES, Checkpoint, Head, Mark, head_of
-from forwarder.wire.logfiles import PERMISSION_ADVICE, Found, LogFiles, open_log
+from forwarder.logfile.checkpoint import HEAD_BYTES, Checkpoint, Head, Mark, head_of
+from forwarder.logfile.names import PERMISSION_ADVICE, Found, LogFiles, open_log
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 
-from forwarder.wire.checkpoint import Checkpoint
-from forwarder.wire.logfiles import open_log
-from forwarder.wire.rotation import QUIET_S, Rotation
-from forwarder.wire.tail import Tail
+from forwarder.logfile.checkpoint import Checkpoint
+from forwarder.logfile.names import open_log
+from forwarder.logfile.rotation import QUIET_S, Rotation
+from forwarder.logfile.tail import Tail
 
 OLD = "audit-2026-01-31T09-15-00.{:03}.log"
 
@@ -220,14 +220,14 @@ def test_renamed_between_the_look_and_the_opening(log, lines, reader, monkeypatc
     real = open_log
 
     def rotated_meanwhile(name):
-        monkeypatch.setattr("forwarder.wire.rotation.open_log", real)
+        monkeypatch.setattr("forwarder.logfile.rotation.open_log", real)
         _rotate(log)
         lines.write(log, 1)
         return real(name)
 
     reader.restart()
     reader.rotation.restore(Checkpoint(path=str(log), files=[]))
-    monkeypatch.setattr("forwarder.wire.rotation.open_log", rotated_meanwhile)
+    monkeypatch.setattr("forwarder.logfile.rotation.open_log", rotated_meanwhile)
     assert reader.poll() == []
     assert reader.poll() == _all(lines)
 
