@@ -68,11 +68,12 @@ class Delivery:
         self._queue.wake()
 
     def stop(self, deadline_s: float) -> bool:
-        """Go on until nothing is due or `deadline_s` seconds have passed, then close the sink.
+        """Go on until nothing is due or half of `deadline_s` has passed, then close the sink; the other half is for the
+        call that is under way.
 
         True when the thread has ended. False when the sink hangs: what it holds is offered again after the next start.
         """
-        self._give_up_at = time.monotonic() + deadline_s
+        self._give_up_at = time.monotonic() + deadline_s / 2
         self.stop_soon()
         self._thread.join(deadline_s)
         return not self._thread.is_alive()
@@ -109,9 +110,7 @@ class Delivery:
                         return
                     self._queue.wait(self.sink.name)
         except ShuttingDown:
-            log.warning(
-                "the sink %s answered after the outbox was closed; these events are offered again", self.sink.name
-            )
+            log.warning("the sink %s was not done when the outbox closed; its events are offered again", self.sink.name)
         finally:
             self.sink.close()
 

@@ -17,7 +17,7 @@ from typing import Annotated, BinaryIO
 import msgspec
 import typer
 
-from forwarder.cli.console import FAILED, out, say, stop
+from forwarder.cli.console import FAILED, USAGE, out, stop
 from forwarder.cli.environment import data_dir
 
 RUN_FILE = "up.json"
@@ -88,10 +88,19 @@ def find_running(folder: Path) -> Running | None:
     return running if running and running.began and process_began(running.pid) == running.began else None
 
 
+class NotStartedError(Exception):
+    """A background process that did not become ready. code: for the command; words: what it said, and where its log is."""
+
+    def __init__(self, code: int, words: str) -> None:
+        super().__init__(words)
+        self.code = code
+        self.words = words
+
+
 def start_detached(arguments: Sequence[str], folder: Path, environ: Mapping[str, str] | None = None) -> Running:
     """Run `forwarder <arguments>` in a session of its own, with this or the given environment; returns when ready.
 
-    Ends the command with its exit code and the end of its log when it does not become ready.
+    Raises NotStartedError when it does not become ready; nothing is left running then, nor after Ctrl-C.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = folder / LOG_FILE
@@ -111,18 +120,26 @@ def start_detached(arguments: Sequence[str], folder: Path, environ: Mapping[str,
         )
     finally:
         os.close(handle)
+    try:
+        return _when_ready(process, folder, start)
+    except BaseException:
+        process.terminate()  # does nothing where it has ended
+        raise
+
+
+def _when_ready(process: "subprocess.Popen[bytes]", folder: Path, log_start: int) -> Running:
+    log = folder / LOG_FILE
     deadline = time.monotonic() + READY_DEADLINE_S
     while time.monotonic() < deadline:
         code = process.poll()
         if code is not None:
-            say(_written_since(log, start).rstrip())
-            stop(f"it did not start; all of its log is in {log}", code if code in (1, 2) else FAILED)
+            words = f"{_written_since(log, log_start).rstrip()}\nit did not start; all of its log is in {log}"
+            raise NotStartedError(code if code in (FAILED, USAGE) else FAILED, words)
         running = find_running(folder)
         if running and running.pid == process.pid:
             return running
         time.sleep(POLL_S)
-    process.terminate()
-    return stop(f"it was not ready after {READY_DEADLINE_S:.0f} s and was stopped; see {log}")
+    raise NotStartedError(FAILED, f"it was not ready after {READY_DEADLINE_S:.0f} s and was stopped; see {log}")
 
 
 def down(given: DataDir = None) -> None:

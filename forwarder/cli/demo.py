@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from forwarder.cli import console
-from forwarder.cli.background import LOG_FILE, Running, find_running, start_detached, stop_running
+from forwarder.cli.background import LOG_FILE, NotStartedError, Running, find_running, start_detached, stop_running
 from forwarder.cli.console import out, plural, say, stop
 from forwarder.cli.demo_view import Snapshot, View, ask, counters, event_table, score_table
 from forwarder.cli.environment import SECRETS, VARIABLES
@@ -123,9 +123,14 @@ def _forwarder(folder: Path, audit_log: Path | None) -> Iterator[Running]:
     environ = {name: value for name, value in os.environ.items() if name not in ours}
     arguments = ["up", "--data-dir", str(data), "--from-start", "--cluster", "demo"]
     arguments += ["--audit-log", str(audit_log or "none")]
-    for option, port in (("--backend-listen", 8000), ("--forward-listen", 24224), ("--telemetry-listen", 9000)):
-        arguments += [option, f"127.0.0.1:{_free_port(port)}"]
-    running = start_detached(arguments, data, environ)
+    wanted = [_if_free(8000), _if_free(24224), _if_free(9000)]
+    try:
+        running = start_detached([*arguments, *_listen(wanted)], data, environ)
+    except NotStartedError:
+        try:
+            running = start_detached([*arguments, *_listen([0, 0, 0])], data, environ)  # somebody was faster
+        except NotStartedError as error:
+            stop(error.words, error.code)
     try:
         yield running
     finally:
@@ -140,7 +145,7 @@ def _fluent_bit(program: str, folder: Path, audit_log: Path, running: Running) -
         "AUDIT_LOG_FROM_HEAD": "on",
         "FORWARDER_PORT": running.forward.rpartition(":")[2],
         "FLUENT_BIT_STATE": str(folder / "fluent-bit"),
-        "FLUENT_BIT_HTTP_PORT": str(_free_port(2020)),
+        "FLUENT_BIT_HTTP_PORT": str(_if_free(0)),
     }
     (folder / "fluent-bit").mkdir()
     with (folder / "fluent-bit.log").open("wb") as log:
@@ -254,14 +259,18 @@ def _summary(
     return drained and exact and not ledger.balanced()
 
 
-def _free_port(wanted: int) -> int:
-    """`wanted` where nobody listens there, else a free one."""
-    for port in (wanted, 0):
-        with socket.socket() as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(listener.getsockname()[1])
-    raise ConfigError("no free port on 127.0.0.1")
+def _listen(ports: list[int]) -> list[str]:
+    """Options of `up` for backend, Forward and telemetry on loopback; port 0 lets the system choose."""
+    options = ("--backend-listen", "--forward-listen", "--telemetry-listen")
+    return [word for option, port in zip(options, ports, strict=True) for word in (option, f"127.0.0.1:{port}")]
+
+
+def _if_free(port: int) -> int:
+    """`port` where nobody listens there, else 0; for `port` 0 one that was free a moment ago."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return 0
+        return int(listener.getsockname()[1])

@@ -16,6 +16,7 @@ import typer
 from forwarder import logs
 from forwarder.cli import console
 from forwarder.cli.background import (
+    NotStartedError,
     Running,
     find_running,
     process_began,
@@ -101,7 +102,11 @@ def up(
         _where_to_look(running)
         return
     if detach:
-        running = start_detached(_arguments(plan), plan.folder)
+        try:
+            running = start_detached(_arguments(plan), plan.folder)
+        except NotStartedError as error:
+            console.say(error.words)
+            raise typer.Exit(error.code) from None
         console.out(f"running in the background as process {running.pid}")
         _where_to_look(running)
         console.say("`forwarder status` shows the ledger, `forwarder logs -f` its log, `forwarder down` ends it")

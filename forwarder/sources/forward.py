@@ -39,9 +39,7 @@ from forwarder.wire.receive_buffer import BufferPool
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 4096  # two workers on each of 2000 nodes; an idle connection holds about 5 KiB
-MAX_HELD_BYTES = (
-    4 << 20
-)  # of one message's candidates; a full Fluent Bit chunk has 2 MB of lines, 1 % of them candidates
+MAX_HELD_BYTES = 4 << 20  # of one message's candidates; a full Fluent Bit chunk has 2 MB of lines in all
 MAX_HELD_LINES = 10_000  # the same for short lines, whose objects weigh more than their bytes
 MAX_HELD_REJECTED = 1000  # a dead letter takes about 1 kB, and a peer may send nothing but what becomes one
 LINE_OVERHEAD_BYTES = 120  # of a Line and its bytes object, beside the bytes
@@ -106,6 +104,7 @@ class ForwardSource:
         self._address = _checked(name, settings)
         self._pool = BufferPool()
         self._connections: set[ForwardConnection] = set()
+        self._draining = False
         self._all_closed: asyncio.Event | None = None
         self._max_connections = settings.max_connections
         self._submit: Submit = _not_running
@@ -164,11 +163,12 @@ class ForwardSource:
 
     async def _drain(self) -> None:
         """Acknowledge what has come completely, close everything; what takes too long is cut."""
+        self._draining = True
+        self._all_closed = asyncio.Event()
         for connection in tuple(self._connections):
             connection.stop()
         if not self._connections:
             return
-        self._all_closed = asyncio.Event()
         try:
             async with asyncio.timeout(self.ack_timeout_s + DRAIN_MARGIN_S):
                 await self._all_closed.wait()
@@ -183,6 +183,9 @@ class ForwardSource:
     def admit(self, connection: ForwardConnection) -> str:
         self._connections.add(connection)
         self._open.set(len(self._connections))
+        if self._draining:
+            asyncio.get_running_loop().call_soon(connection.stop)  # accepted just before the door closed
+            return ""
         if len(self._connections) > self._max_connections:
             return f"closed, {self._max_connections} connections are open; raise max_connections or add receivers"
         return ""

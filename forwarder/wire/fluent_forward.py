@@ -21,91 +21,45 @@ exception other than ForwardProtocolError is a bug.
 
 import hashlib
 from collections.abc import Generator
-from enum import Enum
-from typing import Any, Final, Literal
+from typing import Any
 
 import msgpack
-import msgspec
 
 from forwarder.errors import ForwardProtocolError
 from forwarder.wire import forward_inflate
-from forwarder.wire.forward_entries import MAX_ENTRY_BYTES, EntryScanner, Other, Scan, time_s
-from forwarder.wire.forward_handshake import MAX_HANDSHAKE_BYTES, ServerHandshake, Verdict
+from forwarder.wire.forward_entries import MAX_ENTRY_BYTES, EntryScanner, Scan
+from forwarder.wire.forward_events import (
+    NEED_DATA,
+    Entries,
+    Event,
+    Heartbeat,
+    MessageEnd,
+    MessageStart,
+    Unreadable,
+    ack,
+)
+from forwarder.wire.forward_handshake import MAX_HANDSHAKE_BYTES, ServerHandshake
 from forwarder.wire.msgpack_spans import NIL, Buffer, Header, header, walk
 from forwarder.wire.receive_buffer import BufferPool, ReceiveBuffer
+
+__all__ = [
+    "NEED_DATA",
+    "Entries",
+    "Event",
+    "ForwardReceiver",
+    "Heartbeat",
+    "MessageEnd",
+    "MessageStart",
+    "Unreadable",
+    "ack",
+]
 
 MAX_MESSAGE_BYTES = 256 << 20  # as sent; Fluentd's chunks are 8 MB by default, Fluent Bit's 2 MB
 MAX_TAG_BYTES = 16 << 10  # Fluent Bit stops at 4 KiB
 MAX_OPTION_BYTES = 64 << 10  # an agent may add options of its own; those known take below 200 bytes
-MAX_CHUNK_BYTES = (
-    512  # ids seen are 24 to 32 characters; we echo it, and Fluent Bit reads no more than 511 bytes of an ack
-)
+MAX_CHUNK_BYTES = 512  # ids seen have 24 to 32 characters; Fluent Bit reads no more than 511 bytes of our echo
 
-
-class NeedData(Enum):
-    """The type of NEED_DATA: nothing more can be said before more bytes come."""
-
-    NEED_DATA = "need data"
-
-
-NEED_DATA: Final = NeedData.NEED_DATA
-
-
-class MessageStart(msgspec.Struct, frozen=True, gc=False):
-    """A message begins."""
-
-    tag: bytes
-
-
-class Entries(msgspec.Struct, frozen=True):
-    """Some whole entries of the message, perhaps none. Everything in it is valid until the next call of the receiver.
-
-    spans: (start, end) in `buffer` of each raw line. starts: for `time_s`, one for each span.
-    others: entries that `forward_records.to_line` turns into lines, or says why not.
-    offset: what to add to a position in `buffer` to count from the message's (inflated) entries' first byte.
-    """
-
-    buffer: Buffer
-    spans: list[tuple[int, int]]
-    starts: list[int]
-    others: list[Other]
-    offset: int
-
-    def time_s(self, start: int) -> float:
-        """The time of the entry that begins at `start` (of `starts`, or an Other's), Unix seconds; 0.0: unknown."""
-        return time_s(self.buffer, start, len(self.buffer))
-
-
-class Unreadable(msgspec.Struct, frozen=True):
-    """The rest of a blob, from where no entry can begin; the message itself is readable and goes on behind it."""
-
-    size_bytes: int
-    sha256: str
-    offset: int
-
-
-class MessageEnd(msgspec.Struct, frozen=True):
-    """The message is complete. chunk: to be acknowledged with exactly these bytes; None when no ack is wanted.
-
-    entries: how many came, of every kind; an unreadable rest is one. size: how many the sender says it has sent.
-    """
-
-    chunk: bytes | None
-    size: int | None
-    entries: int
-
-
-class Heartbeat(msgspec.Struct, frozen=True):
-    """A nil between messages: the peer is there."""
-
-
-Event = MessageStart | Entries | Unreadable | MessageEnd | Heartbeat | Verdict | Literal[NeedData.NEED_DATA]
 _Steps = Generator[Event, None, Any]
-
-
-def ack(chunk: bytes) -> bytes:
-    """The acknowledgement of `chunk`. The id goes as str, whatever it came as: Fluent Bit rejects a bin silently."""
-    return b"\x81\xa3ack" + bytes(msgpack.Packer(use_bin_type=False).pack(chunk))
 
 
 class ForwardReceiver:

@@ -130,6 +130,8 @@ class ForwardConnection(asyncio.BufferedProtocol):
         return self._receiver.room()
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._cause:
+            return  # we are closing, and TLS hands on what it still has: it goes nowhere
         self._silent = False
         self._active_s = self._loop.time()
         self._door.received(nbytes)
@@ -260,6 +262,9 @@ class ForwardConnection(asyncio.BufferedProtocol):
         except ForwardProtocolError as error:
             self._failure = str(error)
             wait_for_data = True
+        except Exception:
+            self._close("fault")
+            raise
         if not wait_for_data:
             pass
         elif self._complete:

@@ -17,9 +17,7 @@ import msgspec
 from forwarder.errors import ConfigError
 from forwarder.settings import Address
 
-BACKLOG = (
-    1024  # connections that the kernel keeps until we accept them: all agents of a large cluster coming back at once
-)
+BACKLOG = 1024  # connections that wait for us to accept them: all agents of a large cluster coming back at once
 SOCKET_MODE = 0o660  # a Unix socket is for its owner and group; everybody else has no business there
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 OTHER_FILES = 128  # open files that are not connections: outbox, logs, sinks

@@ -8,9 +8,7 @@ nothing and one connection after the other fills the same, cache-warm memory.
 from forwarder.errors import ForwardProtocolError
 
 BUFFER_BYTES = 512 << 10  # measured: 128 KiB costs 12 % more CPU per event, 1 MiB gains nothing
-MAX_BUFFER_BYTES = (
-    64 << 20
-)  # an entry of the largest size (16 MiB) and what came behind it; only such an entry needs this
+MAX_BUFFER_BYTES = 64 << 20  # twice an entry of the largest size (16 MiB) and what came behind it
 PARK_BYTES = 32 << 10  # a cut entry up to this size is set aside by copying it, so that the buffer can go back
 _POOLED_BUFFERS = 4  # the event loop reads one connection at a time; the others are for those in the middle of an entry
 _MIN_ROOM_BYTES = 4 << 10

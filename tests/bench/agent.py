@@ -33,7 +33,9 @@ def drain_rate(program: str, folder: Path, count: int) -> Pair:
     folder.mkdir()
     log = folder / "audit.log"
     with open(log, "wb") as file:
-        file.writelines(line + b"\n" for line in SampleLog(9, start_time=time.time() - 3600, friction_share=0.005).lines(count))
+        file.writelines(
+            line + b"\n" for line in SampleLog(9, start_time=time.time() - 3600, friction_share=0.005).lines(count)
+        )
     rates = []
     for name, server in (("discard", _discard), ("receiver", _receiver)):
         place = folder / name

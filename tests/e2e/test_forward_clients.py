@@ -363,7 +363,7 @@ def test_localhost_is_every_loopback_address(door):
 def test_silent_connections_are_swept(door, peer, monkeypatch, wait_until):
     """A handshake that does not come, after its deadline."""
     monkeypatch.setattr(forward, "SWEEP_INTERVAL_S", 0.05)
-    monkeypatch.setattr("forwarder.wire.forward_connection.HANDSHAKE_DEADLINE_S", 0.1)
+    monkeypatch.setattr("forwarder.wire.forward_connection.HANDSHAKE_DEADLINE_S", 0.5)
     running = door(shared_key="key")
     client = peer(running.port)
     client.next(client.reader.next_message)

@@ -264,6 +264,17 @@ async def test_connections_have_a_cap():
     assert [transport.closing for transport in transports] == [False, False, True]
 
 
+async def test_a_connection_that_was_accepted_just_before_the_door_closed_is_closed_too():
+    """It would be nobody's."""
+    source = _source()
+    await source._drain()
+    connection, transport = _connect(source)
+    await asyncio.sleep(0)
+    assert transport.closing
+    connection.connection_lost(None)
+    assert source.telemetry.value("forwarder_connections_closed", source="forward", cause="stopping") == 1
+
+
 async def test_a_batch_reaches_submit_and_then_the_acknowledgement_leaves():
     """The source between the wire and the pipeline."""
     source, batches = _source(), []

@@ -27,7 +27,6 @@ from forwarder.wire.fluent_forward import (
     MessageEnd,
     MessageStart,
     Unreadable,
-    ack,
 )
 from forwarder.wire.forward_client import entry, event_time, packed_forward
 from forwarder.wire.forward_entries import MAX_ENTRIES_PER_SCAN, MAX_ENTRY_BYTES
@@ -286,17 +285,6 @@ def test_entries_leave_before_their_message_is_complete():
                     held = max(held, receiver.held_bytes)
         assert seen == 7000
         assert held < 1 << 20
-
-
-# --- the acknowledgement -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("chunk", [b"p8n9gmxTQVC8/nh2wlKKeQ==", b"0" * 32, b"base64==\n", b"\xff\x00", b"", b"x" * 300])
-def test_an_ack_is_a_map_with_the_same_bytes_as_str(chunk):
-    """Fluentd's id ends in a newline; Fluent Bit takes no bin."""
-    packed = ack(chunk)
-    assert msgpack.unpackb(packed, raw=True) == {b"ack": chunk}
-    assert packed[5] not in (0xC4, 0xC5, 0xC6)
 
 
 # --- bad records: counted, kept, never fatal ------------------------------------------------------------------------------

@@ -452,4 +452,8 @@ async def test_a_fault_in_the_decoder_is_seen_and_not_acknowledged():
     with pytest.raises(TypeError):
         client.send(_message("a"))
     await client.settle()
-    assert client.writes == []
+    assert (client.writes, client.transport.closing) == ([], True)
+    client.send(_message("a"))  # what TLS still hands on goes nowhere
+    assert client.connection._receiver.held_bytes < 1 << 20
+    client.lose()
+    assert client.door.causes == ["fault"]

@@ -1,0 +1,67 @@
+"""The house in order: tests mirror modules, nothing heavy is imported by `receive`, layers hold, docs name what is there."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MODULES = {path.relative_to("forwarder") for path in Path("forwarder").rglob("*.py") if "migrations" not in path.parts and path.name not in ("__init__.py", "__main__.py")}
+TESTS = {path.relative_to("tests") for path in Path("tests").rglob("test_*.py") if path.relative_to("tests").parts[0] not in ("e2e", "bench", "golden")}
+NO_TEST_OF_THEIR_OWN = {
+    "backend/schema.py": "test_database.py compares it with the migrations",
+    "backend/server.py": "tests/e2e/test_backend_server.py runs it",
+    "contracts.py": "protocols and structs only",
+    "errors.py": "classes without behaviour",
+    "detection/rules.py": "test_loader.py and test_matcher.py read every field",
+    "up.py": "tests/e2e/test_cli.py runs it",
+}
+
+
+@pytest.mark.parametrize("module", sorted(map(str, MODULES)))
+def test_a_module_has_tests_where_one_looks_for_them(module: str) -> None:
+    """forwarder/a/b.py ↔ tests/a/test_b.py (or test_b_*.py); exceptions carry their reason."""
+    path = Path(module)
+    folder = Path("tests") / path.parent
+    found = [*folder.glob(f"test_{path.stem}.py"), *folder.glob(f"test_{path.stem}_*.py")]
+    assert found or module in NO_TEST_OF_THEIR_OWN
+
+
+@pytest.mark.parametrize("test", sorted(map(str, TESTS)))
+def test_a_test_has_its_module(test: str) -> None:
+    """What a test is about still exists."""
+    path = Path(test)
+    if test in ("test_house.py",) or path.stem in ("test_docs",):
+        return
+    stems = [path.stem.removeprefix("test_")]
+    while "_" in stems[-1]:
+        stems.append(stems[-1].rpartition("_")[0])
+    modules = Path("forwarder") / path.parent
+    assert any((modules / f"{stem}.py").exists() or (modules / stem).is_dir() for stem in stems) or stems[0] == "main"
+
+
+def test_receive_carries_no_web_framework_no_orm_and_no_grpc() -> None:
+    """A receiver is small; its backend may be anywhere."""
+    program = (
+        "import json, sys\n"
+        "from forwarder.registry import load_config\n"
+        "from forwarder.settings import parse_document\n"
+        "from forwarder.up import Receiver\n"
+        "settings = {'sources': {'forward': {}, 'file': {'path': '/x'}}, 'sinks': {'backend': {}}, 'outbox': {'path': '/tmp/x.db'}}\n"
+        "Receiver(load_config(parse_document(json.dumps(settings), 'f.yaml'), {}))\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(run.stdout.split())
+    assert {"msgpack", "msgspec", "requests"} <= loaded
+    assert not loaded & {"fastapi", "starlette", "uvicorn", "sqlalchemy", "alembic", "jinja2", "grpc", "typer"}
+
+
+def test_the_readme_names_the_commands_and_where_to_start_reading() -> None:
+    """And every file that it names exists."""
+    text = Path("README.md").read_text()
+    assert "make demo" in text
+    assert "make test" in text
+    for word in text.replace("(", " ").replace(")", " ").replace("`", " ").split():
+        if word.startswith(("docs/", "forwarder/", "rules/", "fluent-bit/", "tests/")) and "*" not in word:
+            assert Path(word.rstrip(".,:;")).exists(), word
