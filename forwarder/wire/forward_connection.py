@@ -230,10 +230,9 @@ class ForwardConnection(asyncio.BufferedProtocol):
         except OSError as error:
             fault = explain_tls(error)
             self._close("tls" if fault else "empty", fault)
+            self._lost = True  # the transport tells its TLS layer only
         finally:
             self._securing, self._task = False, None
-            if self._cause or self._transport is None or self._transport.is_closing():
-                self._lost = True  # a transport that failed in here tells nobody else
         self._work() if self._cause else self._begin()
 
     def _begin(self) -> None:
@@ -242,6 +241,7 @@ class ForwardConnection(asyncio.BufferedProtocol):
             self._gatherer = self._door.gatherer(self.peer, self._transport.get_extra_info("peercert"))
         except ForwardProtocolError as error:
             self._close("auth", str(error))
+            self._finish()
             return
         if self._handshake is not None:
             self._transport.write(self._handshake.hello())
@@ -340,8 +340,10 @@ class ForwardConnection(asyncio.BufferedProtocol):
             self._submitting, self._task, self._in_flight_bytes = False, None, 0
             if not taken:
                 self._finish()
+        if not taken:
+            return
         self._active_s = self._loop.time()
-        if acks and taken and not self._cause and not self._lost and self._transport is not None:
+        if acks and not self._cause and not self._lost and self._transport is not None:
             self._transport.write(acks)
         self._work()
 

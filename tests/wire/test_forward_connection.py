@@ -379,6 +379,12 @@ async def test_a_silent_connection_is_closed_and_one_that_never_spoke_gets_a_hin
     spoke.send(_message("a"))
     await spoke.settle()
     now = asyncio.get_running_loop().time()
+    busy = Client(door := Door())
+    door.gate.clear()
+    busy.send(_message("a"))
+    busy.connection.sweep(now + 61)
+    assert not busy.transport.closing  # it waits for us
+    door.gate.set()
     for client in (spoke, silent):
         client.connection.sweep(now + 59)
         assert not client.transport.closing

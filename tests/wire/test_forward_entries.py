@@ -56,6 +56,15 @@ def test_no_more_than_asked_for(part, limit):
     assert (len(found), found.stop) == (limit, limit * len(part))
 
 
+def test_a_cut_entry_counts_among_those_asked_for():
+    """It was found by the walk, the lines behind it by the fast way; together they are no more than the limit."""
+    data = MAP + RAW * 9
+    scanner = EntryScanner(b"log", in_blob=False)
+    assert len(scanner.scan(data, 0, 10, 3)) == 0
+    found = scanner.scan(data, 0, len(data), 3)
+    assert (len(found.others), len(found.spans), found.stop) == (1, 2, len(MAP) + 2 * len(RAW))
+
+
 def test_a_line_is_only_a_line_under_the_log_key_and_first():
     """A key that begins like it, or a value that is no text, is no raw line."""
     for record in ({"logs": "x"}, {"lo": "x"}, {"log": 5}, {"log": ["x"]}, {"a": 1, "log": "x"}, {}, {"log": None}):
