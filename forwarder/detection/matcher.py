@@ -48,10 +48,11 @@ DynamicTest = Callable[[Request], Reason]
 
 
 class Compiled(msgspec.Struct, frozen=True):
-    """A rule and its predicates, cheapest first."""
+    """A rule and its predicates, cheapest first. of_actor: those of `static` that read machine, actor and verb only."""
 
     rule: Rule
     static: tuple[StaticTest, ...]
+    of_actor: tuple[StaticTest, ...]
     dynamic: tuple[DynamicTest, ...]
 
     def static_reason(self, static: Static) -> Reason:
@@ -98,6 +99,11 @@ class Index:
             self._remembered[static] = found
         return found
 
+    def possible(self, machine: bool, actor: str, verb: str) -> bool:
+        """Whether any rule could match some request of this actor with this verb, whatever its object."""
+        asked = Static(machine, actor, verb, None, "", "")
+        return any(all(test(asked) is None for test in compiled.of_actor) for compiled in self.rules)
+
     def fired(self, static: Static, request: Request) -> list[Rule]:
         """The rules that fire on a request, in the order of their files."""
         matched: list[Rule] = []
@@ -141,14 +147,15 @@ def _yields(rule: Rule, matched: Sequence[Rule]) -> bool:
 def _compile(rule: Rule, ignored_namespaces: tuple[str, ...]) -> Compiled:
     match = rule.match
     static: list[StaticTest] = []
+    of_actor: list[StaticTest] = []
     if rule.resources:
         static.append(_resource(rule.resources))
-    if rule.verbs:
-        static.append(_verb(rule.verbs))
     if rule.subresources:
         static.append(_subresource(rule.subresources))
+    if rule.verbs:
+        of_actor.append(_verb(rule.verbs))
     if rule.ignore_system:
-        static.append(_person)
+        of_actor.append(_person)
     ignored = (*ignored_namespaces, *match.ignore_namespaces)
     if ignored:
         static.append(_not_namespaces(ignored))
@@ -157,9 +164,9 @@ def _compile(rule: Rule, ignored_namespaces: tuple[str, ...]) -> Compiled:
     if match.namespace_contains is not None:
         static.append(_namespace_contains(match.namespace_contains))
     if match.users:
-        static.append(_users(match.users))
+        of_actor.append(_users(match.users))
     if match.ignore_users:
-        static.append(_not_users(match.ignore_users))
+        of_actor.append(_not_users(match.ignore_users))
     dynamic: list[DynamicTest] = [_outcomes(rule.outcomes)]
     if match.impersonated is not None:
         dynamic.append(_impersonated(match.impersonated))
@@ -171,7 +178,7 @@ def _compile(rule: Rule, ignored_namespaces: tuple[str, ...]) -> Compiled:
         dynamic.append(_groups(match.groups))
     if rule.annotation is not None:
         dynamic.append(_annotation(*rule.annotation))
-    return Compiled(rule, tuple(static), tuple(dynamic))
+    return Compiled(rule, (*static, *of_actor), tuple(of_actor), tuple(dynamic))
 
 
 def _resource(wanted: frozenset[str]) -> StaticTest:

@@ -26,77 +26,109 @@ from forwarder.events.audit import decode
 # A skipped string is [^"]*+ (a plain scan, three times as fast as a class of two characters) wherever the literal behind it
 # holds `,"`: inside a string every quote follows a backslash, so such a literal can only stand between two fields, and a
 # string with an escaped quote fails the match instead of fooling it. Right before a `}` only [^"\\]*+ will do.
-_HEAD = re.compile(
+_WHO = re.compile(
     rb'\{"kind":"Event","apiVersion":"audit\.k8s\.io/v1","level":"[^"]*+","auditID":"[^"]++"'
-    rb',"stage":"(?:(?P<received>RequestReceived)|[A-Za-z]++)","requestURI":"[^"]*+","verb":"(?P<verb>[a-z]++)"'
-    rb',"user":\{"username":"(?P<user>[^"\\]*+)"(?:,"uid":"[^"]*+")?(?:,"groups":\[[^\]]*+\])?(?:,"extra":\{[^}]*+\})?'
-    rb'\},"sourceIPs":\[[^\]]*+\](?:,"userAgent":"[^"]*+")?'
-    rb',"(?:objectRef":\{"resource":"(?P<resource>[^"\\]*+)"(?:,"namespace":"(?P<namespace>[^"\\]*+)")?'
+    rb',"stage":"(?:(RequestReceived)|[A-Za-z]++)","requestURI":"[^"]*+","verb":"([a-z]++)"'
+    rb',"user":\{"username":"([^"\\]*+)"(?:,"uid":"[^"]*+")?(?:,"groups":\[[^\]]*+\])?(?:,"extra":\{[^}]*+\})?'
+    rb'\},"sourceIPs":\['
+)
+_WHAT = re.compile(
+    rb'[^\]]*+\](?:,"userAgent":"[^"]*+")?'
+    rb',"(?:objectRef":\{"resource":"([^"\\]*+)"(?:,"namespace":"([^"\\]*+)")?'
     rb'(?:,"name":"[^"\\]*+")?(?:,"uid":"[^"\\]*+")?(?:,"apiGroup":"[^"\\]*+")?(?:,"apiVersion":"[^"\\]*+")?'
-    rb'(?:,"resourceVersion":"[^"\\]*+")?(?:,"subresource":"(?P<subresource>[^"\\]*+)")?\}'
+    rb'(?:,"resourceVersion":"[^"\\]*+")?(?:,"subresource":"([^"\\]*+)")?\}'
     rb'|responseStatus":\{|requestReceivedTimestamp":")'
 )
-_KEYS = tuple(_HEAD.groupindex[name] for name in ("received", "verb", "user", "resource", "namespace", "subresource"))
-_RESOURCE = _HEAD.groupindex["resource"]
 _OBJECT_REF = re.compile(rb'"objectRef"')
 
 Buffer = bytes | bytearray | memoryview
 
 
 class ScreenCounts(msgspec.Struct):
-    """fast: lines answered in place; fallback: lines that needed a full decode because they are not canonical."""
+    """fallback: lines that needed a full decode because they are not canonical."""
 
-    fast: int = 0
     fallback: int = 0
 
 
 class Screen:
-    """Callable `(buffer, start, end) -> bool`; see contracts.Screen. Not for use by several threads at once."""
+    """Callable `(buffer, start, end) -> bool`; see contracts.Screen. Not for use by several threads at once.
+
+    Most lines are a machine's, and most rules ignore machines: who asks with which verb is looked at first, and where no
+    rule could match whatever the object, the rest of the line is not read. Both answers are remembered.
+    """
 
     def __init__(self, index: Index, is_machine: Callable[[str], bool]) -> None:
         self.counts = ScreenCounts()
         self._index = index
         self._is_machine = is_machine
-        self._answers: dict[tuple[bytes | None, ...], bool] = {}
+        # (RequestReceived or None, verb, user) -> None: nothing can match; else (resource, namespace, subresource) -> answer
+        self._remembered: dict[tuple[bytes | None, ...], dict[tuple[bytes | None, ...], bool] | None] = {}
+        self._room = MAX_REMEMBERED
 
     def adopt(self, other: "Screen") -> None:
         """Answer as `other` does from now on: sources keep their screen while the rules change."""
-        self._index, self._is_machine, self._answers = other._index, other._is_machine, other._answers
+        self._index, self._is_machine = other._index, other._is_machine
+        self._remembered, self._room = other._remembered, other._room
 
     def __call__(self, buffer: Buffer, start: int, end: int) -> bool:
-        match = _HEAD.match(buffer, start, end)
-        if match is None or (match.group(_RESOURCE) is None and _OBJECT_REF.search(buffer, match.end(), end)):
-            self.counts.fallback += 1
-            return self._decoded(bytes(buffer[start:end]))
-        self.counts.fast += 1
-        key = match.group(*_KEYS)
-        answer = self._answers.get(key)
-        if answer is None:
-            answer = self._answer(key)
-        return answer
+        who = _WHO.match(buffer, start, end)
+        if who is not None:
+            asker = who.group(1, 2, 3)
+            try:
+                answers = self._remembered[asker]
+            except KeyError:
+                answers = self._asker(asker)
+            if answers is None:
+                return False
+            what = _WHAT.match(buffer, who.end(), end)
+            if what is not None:
+                asked = what.group(1, 2, 3)
+                answer = answers.get(asked)
+                if answer is None:
+                    answer = self._asked(asker, asked, answers)
+                if asked[0] is not None or _OBJECT_REF.search(buffer, what.end(), end) is None:
+                    return answer
+        self.counts.fallback += 1
+        return self._decoded(bytes(buffer[start:end]))
 
-    def _answer(self, key: tuple[bytes | None, ...]) -> bool:
-        """Ask the rules about one kind of request, and remember what they say."""
-        received, verb, user, resource, namespace, subresource = (
-            bytes(part) if part is not None else None for part in key
-        )
+    def _asker(self, asker: tuple[bytes | None, ...]) -> dict[tuple[bytes | None, ...], bool] | None:
+        """What is remembered about a verb and a user from now on."""
+        received, verb, user = asker
+        answers: dict[tuple[bytes | None, ...], bool] | None = {}
         try:
             actor = (user or b"").decode()
-            static = Static(
-                self._is_machine(actor),
-                actor,
-                (verb or b"").decode(),
-                resource.decode() if resource is not None else None,
-                (subresource or b"").decode(),
-                (namespace or b"").decode(),
-            )
+            if received is not None or not self._index.possible(self._is_machine(actor), actor, (verb or b"").decode()):
+                answers = None
+        except UnicodeDecodeError:
+            pass  # not ours to judge: `_asked` says yes
+        self._make_room()
+        self._remembered[asker] = answers
+        return answers
+
+    def _asked(
+        self,
+        asker: tuple[bytes | None, ...],
+        asked: tuple[bytes | None, ...],
+        answers: dict[tuple[bytes | None, ...], bool],
+    ) -> bool:
+        """Ask the rules about one kind of request, and remember what they say."""
+        try:
+            _, verb, actor = ((part or b"").decode() for part in asker)
+            resource, namespace, subresource = (part.decode() if part is not None else None for part in asked)
         except UnicodeDecodeError:
             return True
-        answer = received is None and bool(self._index.candidates(static))
-        if len(self._answers) >= MAX_REMEMBERED:
-            self._answers.clear()
-        self._answers[(received, verb, user, resource, namespace, subresource)] = answer
+        static = Static(self._is_machine(actor), actor, verb, resource, subresource or "", namespace or "")
+        answer = bool(self._index.candidates(static))
+        self._make_room()
+        answers[asked] = answer
         return answer
+
+    def _make_room(self) -> None:
+        """An attacker may invent as many names as there are requests; what they cost is a look-up, never memory."""
+        self._room -= 1
+        if self._room < 0:
+            self._remembered.clear()
+            self._room = MAX_REMEMBERED
 
     def _decoded(self, line: bytes) -> bool:
         """The reference: what the full decode and the static conditions say; broken lines are for `detect` to report."""

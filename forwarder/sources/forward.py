@@ -44,6 +44,7 @@ MAX_HELD_LINES = 10_000  # the same for short lines, whose objects weigh more th
 MAX_HELD_REJECTED = 1000  # a dead letter takes about 1 kB, and a peer may send nothing but what becomes one
 LINE_OVERHEAD_BYTES = 120  # of a Line and its bytes object, beside the bytes
 DRAIN_MARGIN_S = 2.0  # beyond ack_timeout_s, until connections that are still busy are cut at shutdown
+ACCEPT_TURNS = 3  # of the event loop, until a connection accepted before the door closed has come to us
 SWEEP_INTERVAL_S = 1.0
 HEAD_CHARACTERS = 300
 
@@ -165,6 +166,8 @@ class ForwardSource:
         """Acknowledge what has come completely, close everything; what takes too long is cut."""
         self._draining = True
         self._all_closed = asyncio.Event()
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)
         for connection in tuple(self._connections):
             connection.stop()
         if not self._connections:

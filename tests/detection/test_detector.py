@@ -231,7 +231,7 @@ def test_explain_gives_a_reason_for_each_rule(detector: Detector) -> None:
     """In the order of the file."""
     traces = {trace.rule: (trace.fired, trace.reason) for trace in detector.explain(line())}
     assert traces["kubectl-exec"] == (True, "every condition holds")
-    assert traces["config-drift"] == (False, "verb is get")
+    assert traces["config-drift"] == (False, "subresource is exec")
     assert traces["emergency-access"] == (False, "resource is pods")
     denied = {trace.rule: trace.reason for trace in detector.explain(line(responseStatus={"code": 403}))}
     assert denied["kubectl-exec"] == "outcome is denied"

@@ -41,7 +41,7 @@ def test_a_real_log_is_read_on_the_fast_path() -> None:
     detector = Detector(load_rules(BOTH))
     for line in LINES:
         agree(detector, line)
-    assert detector.screen.counts.fast > 0.99 * len(LINES)
+    assert detector.screen.counts.fallback < 0.01 * len(LINES)
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
@@ -182,7 +182,7 @@ def test_the_memo_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             {"stage": "ResponseComplete", "verb": "list", "objectRef": {"resource": "pods", "namespace": f"n{number}"}}
         )
         assert not detector.screen(line, 0, len(line))
-        assert len(detector.screen._answers) <= 10
+        assert sum(1 + len(answers or ()) for answers in detector.screen._remembered.values()) <= 12
 
 
 @pytest.mark.parametrize(
