@@ -229,10 +229,12 @@ def expected_rows(log: SampleLog) -> list[tuple[Any, ...]]:
 
 @pytest.fixture
 def product(tmp_path: Path) -> Iterator[Product]:
-    """A product in an empty folder; whatever of it still runs at the end is stopped."""
+    """A product in an empty folder; whatever of it still runs at the end is stopped, and its ledger must balance."""
     whole = Product(tmp_path, os.environ.get("FLUENT_BIT") or shutil.which("fluent-bit"))
     yield whole
     whole.stop()
+    if whole.outbox.exists():
+        assert whole.ledger().balanced() == []
 
 
 @pytest.fixture

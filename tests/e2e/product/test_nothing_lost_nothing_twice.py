@@ -144,24 +144,38 @@ def test_every_form_of_fluent_bit(product, sample, rows_of, form):
     settled_exactly(product, sample, rows_of)
 
 
-def test_a_line_over_the_limit_is_a_partial_event_and_the_file_goes_on(product, sample, rows_of):
-    """A 10 MB line arrives as its head: who, what and where are kept, and what follows is read."""
-    product.start()
-    before, after = list(sample.lines(2000)), list(sample.lines(2000))
-    secret = {
-        "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "RequestResponse", "auditID": "11111111-2222-4333-8444-555555555555",
+def pod_by_hand(name: str, size: int) -> bytes:
+    """A line of about `size` bytes: mallory makes a pod with a big annotation."""
+    line = {
+        "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "RequestResponse", "auditID": f"11111111-2222-4333-8444-{name:0>12}",
         "stage": "ResponseComplete", "requestURI": "/api/v1/namespaces/shop/pods", "verb": "create", "user": {"username": "mallory"},
-        "sourceIPs": ["10.0.0.9"], "userAgent": "kubectl", "objectRef": {"resource": "pods", "namespace": "shop", "name": "huge", "apiVersion": "v1"},
-        "responseStatus": {"code": 201}, "requestObject": {"metadata": {"name": "huge", "annotations": {"blob": "x" * 10_000_000}}},
+        "sourceIPs": ["10.0.0.9"], "userAgent": "kubectl", "objectRef": {"resource": "pods", "namespace": "shop", "name": name, "apiVersion": "v1"},
+        "responseStatus": {"code": 201}, "requestObject": {"metadata": {"name": name, "annotations": {"blob": "x" * size}}},
         "requestReceivedTimestamp": time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime()),
     }  # fmt: skip
-    huge = json.dumps(secret, separators=(",", ":")).encode()
-    product.append([*before, huge, *after])
+    return json.dumps(line, separators=(",", ":")).encode()
+
+
+def test_long_lines_arrive_whole_up_to_8_mib_and_beyond_as_their_head(product, sample, rows_of):
+    """600 kB, 2 MB and 8 MiB are whole; of 10 MB who, what and where are kept; and what follows is read."""
+    product.start()
+    before, after = list(sample.lines(2000)), list(sample.lines(2000))
+    sizes = {"aa": 600_000, "bb": 2_000_000, "cc": (8 << 20) - 1000, "dd": 10_000_000}
+    product.append([*before, *(pod_by_hand(name, size) for name, size in sizes.items()), *after])
     product.fluent_bit().start()
-    expected = sorted([*rows_of(sample), ("config-drift", "mallory", "component:shop/huge", secret["auditID"], 1)])
+    mallory = [
+        ("config-drift", "mallory", f"component:shop/{name}", f"11111111-2222-4333-8444-{name:0>12}", 1)
+        for name in sizes
+    ]
+    expected = sorted([*rows_of(sample), *mallory])
     product.settled(len(expected))
     assert sorted(product.stored()) == expected
-    assert product.ledger().balanced() == []
+    partial = {
+        event["name"]: event.get("partial", False)
+        for event in product.get("/api/v1/events?limit=500")
+        if event["actor"] == "mallory"
+    }
+    assert partial == {"aa": False, "bb": False, "cc": False, "dd": True}
 
 
 def test_a_first_start_on_an_old_log_with_the_file_source(product, sample, rows_of):
