@@ -81,6 +81,10 @@ class Program:
     def kill(self) -> None:
         self.stop(signal.SIGKILL)
 
+    def signal(self, sign: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(sign)
+
     def output(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
