@@ -29,7 +29,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("forwarder_batches", "counter", "Batches accepted.", ("source",)),
     Metric("forwarder_batches_refused", "counter", "Batches not accepted, so not acknowledged.", ("source", "reason")),
     Metric("forwarder_events", "counter", "Friction events detected, by what the outbox made of them.", ("result",)),
-    Metric("forwarder_rule_fired", "counter", "Friction events by rule as detected, updates and repeats included.", ("rule", "severity")),
+    Metric("forwarder_rule_fired", "counter", "Friction events as detected, updates and repeats included.", ("rule", "severity")),
     Metric("forwarder_accept_seconds", "histogram", "From a batch with events submitted to durable, seconds.", (),
            (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)),
     Metric("forwarder_rules_loaded", "gauge", "Rules in force."),

@@ -6,8 +6,16 @@ from pathlib import Path
 
 import pytest
 
-MODULES = {path.relative_to("forwarder") for path in Path("forwarder").rglob("*.py") if "migrations" not in path.parts and path.name not in ("__init__.py", "__main__.py")}
-TESTS = {path.relative_to("tests") for path in Path("tests").rglob("test_*.py") if path.relative_to("tests").parts[0] not in ("e2e", "bench", "golden")}
+MODULES = {
+    path.relative_to("forwarder")
+    for path in Path("forwarder").rglob("*.py")
+    if "migrations" not in path.parts and path.name not in ("__init__.py", "__main__.py")
+}
+TESTS = {
+    path.relative_to("tests")
+    for path in Path("tests").rglob("test_*.py")
+    if path.relative_to("tests").parts[0] not in ("e2e", "bench", "golden")
+}
 NO_TEST_OF_THEIR_OWN = {
     "backend/schema.py": "test_database.py compares it with the migrations",
     "backend/server.py": "tests/e2e/test_backend_server.py runs it",
@@ -31,7 +39,7 @@ def test_a_module_has_tests_where_one_looks_for_them(module: str) -> None:
 def test_a_test_has_its_module(test: str) -> None:
     """What a test is about still exists."""
     path = Path(test)
-    if test in ("test_house.py",) or path.stem in ("test_docs",):
+    if test == "test_house.py" or path.stem == "test_docs":
         return
     stems = [path.stem.removeprefix("test_")]
     while "_" in stems[-1]:
