@@ -26,6 +26,9 @@ ROBOTS: tuple[str, ...] = (
 MACHINE_CACHE_NAMES = (
     16_384  # a big cluster has a few thousand identities; a flood of made-up ones only costs the glob match
 )
+MAX_REMEMBERED_NAME = (
+    512  # characters; longer ones are made up (`kubectl --as` takes a megabyte) and are judged each time
+)
 
 
 class Actor(msgspec.Struct, frozen=True, gc=False):
@@ -54,13 +57,13 @@ def machine_test(robots: Iterable[str] = ROBOTS) -> Callable[[str], bool]:
     """Whether a username is a machine's; answers are remembered."""
     robot = globs(robots)
 
-    @functools.lru_cache(maxsize=MACHINE_CACHE_NAMES)
-    def is_machine(username: str) -> bool:
+    def judged(username: str) -> bool:
         if username.startswith("system:"):
             return username not in PEOPLE_IN_SYSTEM
         return robot(username)
 
-    return is_machine
+    remembered = functools.lru_cache(maxsize=MACHINE_CACHE_NAMES)(judged)
+    return lambda username: (remembered if len(username) <= MAX_REMEMBERED_NAME else judged)(username)
 
 
 def resolve(event: AuditEvent, is_machine: Callable[[str], bool]) -> Actor:

@@ -119,10 +119,12 @@ class Detector:
     def explain(self, line: bytes) -> list[RuleTrace]:
         """For each rule, in the order of the files, whether it fires on the event and why not. Raises MalformedEvent."""
         event = decode(line)
-        if _stage_is_silent(event):
+        if _stage_is_silent(event) or _is_dry_run(event):
             reason = f"stage {event.stage} never fires" + (
                 ", the request failed" if event.stage == "ResponseStarted" else ""
             )
+            if _is_dry_run(event):
+                reason = "a dry run changes nothing"
             return [RuleTrace(rule.name, False, reason) for rule in self.ruleset.rules]
         static, request, _ = self._facts(event)
         fired: list[Rule] = []
@@ -146,7 +148,7 @@ class Detector:
     def _friction(self, event: AuditEvent, line: bytes, cluster: str, time_s: float) -> list[FrictionEvent]:
         if event.api_version == TEST_API_VERSION:
             return [self._test_event(event, cluster, time_s)]
-        if _stage_is_silent(event):
+        if _stage_is_silent(event) or _is_dry_run(event):
             return []
         actor = resolve(event, self._is_machine)
         static = static_of(event, actor)
@@ -165,13 +167,16 @@ class Detector:
         subresource = reference.subresource if reference else ""
         namespace = reference.namespace if reference else ""
         command, container, tty = "", "", False
-        if subresource in ("exec", "attach", "log"):
+        if subresource in ("exec", "attach", "log", "proxy"):  # the kubelet's /exec behind nodes/proxy takes the same
             command, container, tty = redact.command_from_uri(event.request_uri)
             command = redact.name(command, MAX_COMMAND_CHARACTERS)  # it came redacted
         final = event.stage != "ResponseStarted"
         name = redact.name(target.name, MAX_NAME_CHARACTERS)
+        # who somebody is comes from the authenticator and is no secret, though a subject of Dex looks like one
+        who = redact.name(actor.name, MAX_ACTOR_CHARACTERS) or "unknown"
+        acting_as = redact.name(actor.acting_as, MAX_ACTOR_CHARACTERS)
         tokens = {
-            "actor": actor.name, "acting_as": actor.acting_as, "resource": resource, "subresource": subresource,
+            "actor": who, "acting_as": acting_as, "resource": resource, "subresource": subresource,
             "namespace": namespace, "name": name, "verb": event.verb, "cluster": cluster, "command": command,
             "outcome": request.outcome,
         }  # fmt: skip
@@ -181,9 +186,9 @@ class Detector:
             entity_ref=target.entity_ref,
             type=rule.name,
             severity=rule.severity,
-            actor=redact.text(actor.name, MAX_ACTOR_CHARACTERS) or "unknown",
+            actor=who,
             workflow=rule.workflow,
-            description=redact.text(description, MAX_DESCRIPTION_CHARACTERS),
+            description=redact.name(description, MAX_DESCRIPTION_CHARACTERS),
             timestamp=_timestamp(event, time_s),
             service=redact.name(target.service, MAX_ACTOR_CHARACTERS),
             namespace=redact.name(namespace, MAX_ACTOR_CHARACTERS),
@@ -200,8 +205,8 @@ class Detector:
             node=name if resource == "nodes" else "",
             outcome=request.outcome,  # type: ignore[arg-type]
             response_code=event.response_status.code if event.response_status else 0,
-            acting_as=redact.text(actor.acting_as, MAX_ACTOR_CHARACTERS),
-            via=redact.text(actor.via, MAX_ACTOR_CHARACTERS),
+            acting_as=acting_as,
+            via=redact.name(actor.via, MAX_ACTOR_CHARACTERS),
             source_ips=tuple(redact.name(ip, 64) for ip in event.source_ips[:MAX_SOURCE_IPS]),
             user_agent=redact.text(event.user_agent, MAX_USER_AGENT_CHARACTERS),
             command=command,
@@ -265,6 +270,22 @@ def _stage_is_silent(event: AuditEvent) -> bool:
         return True
     status = event.response_status
     return event.stage == "ResponseStarted" and status is not None and status.code >= 400
+
+
+def _is_dry_run(event: AuditEvent) -> bool:
+    """Whether the request changed nothing by its own wish: `kubectl diff`, `kubectl apply --dry-run=server`.
+
+    Only writes whose options stand in the query alone: a delete obeys its body, and an exec runs whatever the query says.
+    The answer to a dry run holds the object, so for a secret it is a way to read it.
+    """
+    reference = event.object_ref
+    return (
+        event.verb in ("create", "update", "patch")
+        and reference is not None
+        and reference.subresource in ("", "scale", "ephemeralcontainers", "resize")
+        and reference.resource != "secrets"
+        and "dryRun=All" in event.request_uri.partition("?")[2].split("&")
+    )
 
 
 def _parsed(text: str) -> dt.datetime | None:

@@ -64,13 +64,18 @@ def load_rules(paths: Sequence[str | Path]) -> RuleSet:
         raise ConfigError("no rules file given; the shipped ones are rules/friction.yaml and rules/extended.yaml")
     rules: list[Rule] = []
     ignored: dict[str, None] = {}
-    told = False
+    watched = False
     warnings: list[str] = []
     for file in files:
         document = read_document(file)
         parsed = _parsed(_with_rules(document))
-        if parsed.config.ignore_namespaces is not None:
-            told = True
+        watched = watched or parsed.config.watch_system_namespaces
+        if parsed.config.ignore_namespaces:
+            if any(map(_is_any, parsed.config.ignore_namespaces)):
+                raise ConfigError(
+                    "`*` ignores every namespace; then nothing can be found",
+                    where=document.where(("config", "ignore_namespaces")),
+                )
             ignored |= dict.fromkeys(parsed.config.ignore_namespaces)
         for index, spec in enumerate(parsed.rules):
             rule = _rule(spec, document, ("rules", index), warnings)
@@ -88,7 +93,7 @@ def load_rules(paths: Sequence[str | Path]) -> RuleSet:
     _check_unless(rules, warnings)
     return RuleSet(
         rules=tuple(rules),
-        ignore_namespaces=tuple(ignored) if told else SYSTEM_NAMESPACES,
+        ignore_namespaces=tuple(ignored if watched else dict.fromkeys(SYSTEM_NAMESPACES) | ignored),
         warnings=tuple(warnings),
         files=tuple(str(file) for file in files),
     )
@@ -122,7 +127,7 @@ def _parsed(document: Document) -> RuleFile:
         item = document.data["rules"][int(match.group(1))]
         name = item.get("name") if isinstance(item, dict) else None
         said = f"rule `{name or f'number {int(match.group(1)) + 1}'}`: "
-        here = str(error).replace(match.group(0), f"`{match.group(2)}`" if match.group(2) else "it")
+        here = re.sub(r"`rules\.\d+`: ", "", str(error)).replace(match.group(0), f"`{match.group(2)}`")
         where, _, message = here.partition(": ")
         raise ConfigError(said + message, where=where) from None
 
@@ -183,6 +188,7 @@ def _check_match(spec: RuleSpec, refuse: Refuse) -> None:
     for key, words in (
         ("resource", [match.resource] if match.resource is not None else []),
         ("resources", match.resources),
+        ("ignore_resources", match.ignore_resources),
     ):
         for word in words:
             _check_resource(word, refuse, key)
@@ -203,14 +209,28 @@ def _check_match(spec: RuleSpec, refuse: Refuse) -> None:
         raise refuse("an empty `outcome` can never match", "match", "outcome")
     if match.namespace_contains == "":
         raise refuse("an empty `namespace_contains` matches everything; leave it out", "match", "namespace_contains")
+    for word in match.api_groups:
+        if "/" in word:
+            raise refuse(
+                f"`{word}`: an API group is written without its version: `{word.partition('/')[0]}`",
+                "match",
+                "api_groups",
+            )
+    named = {match.resource, *match.resources} - {None, "*"}
     conditions = (
-        match.resource, match.resources, match.subresource, match.subresources, match.verb, match.verbs, match.annotation,
+        named or None, match.subresource, match.subresources, match.verb, match.verbs, match.annotation,
         match.namespace_contains, match.namespaces, match.users, match.groups, match.names, match.api_groups, match.impersonated,
     )  # fmt: skip
     if not any(condition is not None and condition != [] for condition in conditions):
         raise refuse("it matches every request; say at least a resource, a verb or a user", "match")
-    if "*" in [*match.users, *match.names, *match.namespaces, *match.groups]:
+    if any(map(_is_any, [*match.users, *match.names, *match.namespaces, *match.groups])):
         raise refuse("`*` alone means any; leave the key out", "match")
+    if any(map(_is_any, [*match.ignore_users, *match.ignore_namespaces])):
+        raise refuse("it ignores everybody or everything; a rule that cannot match is better taken out", "match")
+
+
+def _is_any(glob: str) -> bool:
+    return bool(glob) and not glob.strip("*")
 
 
 def _check_resource(word: str, refuse: Refuse, key: str) -> None:

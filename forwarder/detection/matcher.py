@@ -15,7 +15,10 @@ from forwarder.detection.actors import Actor, globs
 from forwarder.detection.rules import Rule, RuleSet
 from forwarder.events.audit import AuditEvent, annotations_of
 
-MAX_REMEMBERED = 65_536  # about 20 MB of keys at worst; when full all are forgotten, which costs a look-up each
+MAX_REMEMBERED = (
+    65_536  # about 20 MB of keys in an honest cluster; when full all are forgotten, which costs a look-up each
+)
+MAX_REMEMBERED_CHARACTERS = 512  # of one key. No real name is longer; a request line may name a namespace of 1 MiB
 
 LONG_RUNNING = frozenset(
     {"attach", "exec", "log", "portforward", "proxy"}
@@ -94,9 +97,11 @@ class Index:
         if found is None:
             positions = sorted([*self._by_resource.get(static.resource, ()), *self._any_resource])
             found = tuple(self.rules[i] for i in positions if self.rules[i].static_reason(static) is None)
-            if len(self._remembered) >= MAX_REMEMBERED:
-                self._remembered.clear()
-            self._remembered[static] = found
+            names = (static.actor, static.verb, static.resource or "", static.subresource, static.namespace)
+            if sum(map(len, names)) <= MAX_REMEMBERED_CHARACTERS:
+                if len(self._remembered) >= MAX_REMEMBERED:
+                    self._remembered.clear()
+                self._remembered[static] = found
         return found
 
     def possible(self, machine: bool, actor: str, verb: str) -> bool:
@@ -150,6 +155,8 @@ def _compile(rule: Rule, ignored_namespaces: tuple[str, ...]) -> Compiled:
     of_actor: list[StaticTest] = []
     if rule.resources:
         static.append(_resource(rule.resources))
+    if match.ignore_resources:
+        static.append(_not_resources(match.ignore_resources))
     if rule.subresources:
         static.append(_subresource(rule.subresources))
     if rule.verbs:
@@ -189,6 +196,11 @@ def _resource(wanted: frozenset[str]) -> StaticTest:
 
 def _verb(wanted: frozenset[str]) -> StaticTest:
     return lambda s: None if s.verb in wanted else f"verb is {s.verb}"
+
+
+def _not_resources(words: Sequence[str]) -> StaticTest:
+    ignored = frozenset(words)
+    return lambda s: f"resource {s.resource} is ignored" if s.resource in ignored else None
 
 
 def _subresource(wanted: frozenset[str]) -> StaticTest:

@@ -1,7 +1,7 @@
 """The rule language: what a rules file may say, and what a loaded rule is.
 
     config:
-      ignore_namespaces: [kube-system, kube-public, kube-node-lease]   # globs; the own namespace is always added
+      ignore_namespaces: [monitoring, "ci-*"]   # globs; kube-system and its like and the own namespace are always added
     rules:
       - name: kubectl-exec
         description: "kubectl exec on {resource}/{name} (ns:{namespace}) by {actor}"
@@ -29,21 +29,22 @@ TOKENS = ("actor", "resource", "subresource", "namespace", "name", "verb", "clus
 OUTCOMES = ("allowed", "denied", "failed")
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "proxy",
          "post", "put", "head", "options")  # fmt: skip
-SYSTEM_NAMESPACES = ("kube-system", "kube-public", "kube-node-lease")  # ignored where a file does not say otherwise
+SYSTEM_NAMESPACES = ("kube-system", "kube-public", "kube-node-lease")  # ignored unless a file says otherwise
 
 
 class MatchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The `match` of a rule as written.
 
-    resource(s): plural, lower case; `*` is any object, but not a non-resource URL. subresource(s): `none` is the object
-    itself. verb(s): audit verbs. annotation: `key=value`, looked for in the event's annotations, then in the response's
-    object, then in the request's. namespace_contains: case does not matter. namespaces, ignore_namespaces, users,
-    ignore_users, groups, names: globs. api_groups: exact, `core` is the empty one. outcome: allowed (default), denied,
-    failed, or a list. impersonated: whether the request assumed another identity.
+    resource(s): plural, lower case; `*` is any object, but not a non-resource URL. ignore_resources: exact, beside `*`.
+    subresource(s): `none` is the object itself. verb(s): audit verbs. annotation: `key=value`, looked for in the event's
+    annotations, then in the response's object, then in the request's. namespace_contains: case does not matter.
+    namespaces, ignore_namespaces, users, ignore_users, groups, names: globs. api_groups: exact, `core` is the empty one.
+    outcome: allowed (default), denied, failed, or a list. impersonated: whether the request assumed another identity.
     """
 
     resource: str | None = None
     resources: list[str] = []
+    ignore_resources: list[str] = []
     subresource: str | None = None
     subresources: list[str] = []
     verb: str | None = None
@@ -86,9 +87,12 @@ class RuleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class RuleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Holds for all rules of all files. ignore_namespaces: globs; default kube-system, kube-public, kube-node-lease."""
+    """Holds for all rules of all files. ignore_namespaces: globs, on top of kube-system, kube-public and kube-node-lease,
+    which are always ignored, as in Healert. watch_system_namespaces: true takes these three off the list again.
+    """
 
-    ignore_namespaces: list[str] | None = None
+    ignore_namespaces: list[str] = []
+    watch_system_namespaces: bool = False
 
 
 class RuleFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

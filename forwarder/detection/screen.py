@@ -19,7 +19,7 @@ from collections.abc import Callable
 import msgspec
 
 from forwarder.detection.actors import resolve
-from forwarder.detection.matcher import MAX_REMEMBERED, Index, Static, static_of
+from forwarder.detection.matcher import MAX_REMEMBERED, MAX_REMEMBERED_CHARACTERS, Index, Static, static_of
 from forwarder.errors import MalformedEvent
 from forwarder.events.audit import decode
 
@@ -101,8 +101,9 @@ class Screen:
                 answers = None
         except UnicodeDecodeError:
             pass  # not ours to judge: `_asked` says yes
-        self._make_room()
-        self._remembered[asker] = answers
+        if _short(asker):
+            self._make_room()
+            self._remembered[asker] = answers
         return answers
 
     def _asked(
@@ -119,8 +120,9 @@ class Screen:
             return True
         static = Static(self._is_machine(actor), actor, verb, resource, subresource or "", namespace or "")
         answer = bool(self._index.candidates(static))
-        self._make_room()
-        answers[asked] = answer
+        if _short(asked):
+            self._make_room()
+            answers[asked] = answer
         return answer
 
     def _make_room(self) -> None:
@@ -141,3 +143,7 @@ class Screen:
         if event.stage == "RequestReceived":
             return False
         return bool(self._index.candidates(static_of(event, resolve(event, self._is_machine))))
+
+
+def _short(names: tuple[bytes | None, ...]) -> bool:
+    return sum(len(name) for name in names if name is not None) <= MAX_REMEMBERED_CHARACTERS

@@ -72,6 +72,8 @@ def workload(event: AuditEvent, entity_namespace: str) -> Workload:
     )
     body = metadata_of(event.response_object) if readable else BodyMetadata()
     name = reference.name or body.name
+    if reference.subresource == "proxy":  # `name:port` or `scheme:name:port`
+        name = name.split(":")[-2] if ":" in name else name
     if not name:
         asked = metadata_of(event.request_object)
         name = asked.name or asked.generate_name.rstrip("-")

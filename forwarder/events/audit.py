@@ -13,7 +13,7 @@ import msgspec
 
 from forwarder.errors import MalformedEvent
 from forwarder.events.bodies import BodyMetadata, OwnerReference, annotations_of, metadata_of
-from forwarder.events.salvage import BOM, MAX_CODE, MAX_LINE_BYTES, PADDING, head_digest, salvage, trim
+from forwarder.events.salvage import BOM, MAX_CODE, MAX_LINE_BYTES, PADDING, head_digest, levelled, salvage, trim
 from forwarder.events.scan import Scanner
 
 __all__ = [
@@ -89,7 +89,8 @@ class ResponseStatus(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel"):
     """One audit event; what is absent, null or unusable in the line is "", (), {}, None or an empty Raw.
 
-    Text is as the line gives it: redact before it is stored or sent. verb and audit_id are never empty.
+    Text is as the line gives it: redact before it is stored or sent. audit_id is never empty; verb only where the
+    apiserver has none for the HTTP method.
     request_object, response_object: JSON text as the line had it; empty when absent; cut, or no valid JSON, only where
     the line was.
     partial: something of the line is lost (it was cut, or longer than MAX_LINE_BYTES).
@@ -125,7 +126,10 @@ _decode = msgspec.json.Decoder(AuditEvent).decode
 
 
 def decode(line: bytes | bytearray | memoryview) -> AuditEvent:
-    """The audit event of one line. Raises MalformedEvent. Where a key stands twice, the last one counts."""
+    """The audit event of one line. Raises MalformedEvent.
+
+    Where a key stands twice, the last one counts; in a broken line the first.
+    """
     # The bodies are views of what is decoded: of bytes that nobody writes to, never of a receive buffer.
     owned = line if isinstance(line, bytes) else bytes(line)
     if len(owned) > MAX_LINE_BYTES:
@@ -146,7 +150,10 @@ def _salvaged(line: bytes) -> AuditEvent:
     if not text.startswith(b"{"):
         raise MalformedEvent("not_an_object" if _is_json(text) else "not_json")
     fields, lost = salvage(text)
-    if fields.get("verb") and fields.get("auditID"):
+    if lost and (level := levelled(text)) != text:
+        fields, _ = salvage(level)
+    # HTTP methods that the apiserver has no verb for, such as OPTIONS, are audited with an empty one
+    if fields.get("auditID") and (fields.get("verb") or ("verb" in fields and fields.get("requestURI") and not lost)):
         return msgspec.convert({**fields, "partial": lost or too_long}, AuditEvent)
     if too_long:
         raise MalformedEvent("too_long")

@@ -21,12 +21,17 @@ _MONGO = ("mongo", "mongosh", "mongodump", "mongorestore", "mongoexport", "mongo
 _LDAP = ("ldapsearch", "ldapadd", "ldapmodify", "ldapdelete", "ldappasswd", "ldapwhoami", "ldapcompare", "ldapmodrdn")
 _REDIS = ("redis-cli", "valkey-cli", "keydb-cli")
 _HTTP = ("curl", "http", "https", "wget")
+_DASH_P = ("cqlsh", "cypher-shell", "rabbitmqadmin", "elasticsearch-users", "7z", "7za", "7zr")
+_ORACLE = frozenset({"sqlplus", "sqlldr", "expdp", "impdp"})
 
 _PASSWORD_FLAGS: Final[dict[str, str]] = {
-    **dict.fromkeys((*_MYSQL, *_MARIADB, *_MONGO, "sshpass", "login"), "-p"),  # `docker login -p`, `az login -p`
+    **dict.fromkeys(
+        (*_MYSQL, *_MARIADB, *_MONGO, *_DASH_P, "sshpass", "login"), "-p"
+    ),  # `docker login -p`, `az login -p`
     **dict.fromkeys(_LDAP, "-w"),
     **dict.fromkeys(_REDIS, "-a"),
-    **dict.fromkeys(("sqlcmd", "bcp", "tsql"), "-P"),
+    **dict.fromkeys(("sqlcmd", "bcp", "tsql", "zip", "unzip", "ipmitool", "mosquitto_pub", "mosquitto_sub"), "-P"),
+    **dict.fromkeys(("put-parameter", "keyvault"), "--value"),  # of aws ssm and az
     "openssl": "-k",
 }
 """Programs whose short flag is followed, or at once continued, by a password. For others `-p` is a port or a path."""
@@ -35,10 +40,23 @@ _USER_FLAGS: Final = re.compile(r"-[a-zA-Z#0-9]{0,8}[uU]|--user|--proxy-user")
 _USER_PREFIX: Final = re.compile(
     r"-[fgikLnNOqsSvV#0-46]{0,8}[uU]|--user=|--proxy-user="
 )  # behind flags without a value
-"""Flags of HTTP clients and of smbclient that take `user:password` (`user%password`)."""
+_TAKE_USER: Final = frozenset((*_HTTP, "smbclient", "lftp", "etcdctl", "ctr"))
+"""Programs whose flag for the user takes `user:password` (smbclient `user%password`, lftp `user,password`)."""
+
+_MORE_USER_FLAGS: Final = {
+    "curl": ("-E", "--cert", "--proxy-cert"),
+    "http": ("-a",),
+    "https": ("-a",),
+}  # `file:password`
+_CREDS: Final = re.compile(r"(--(?:src-|dest-)?creds)(?:=(.*))?", re.DOTALL)  # crictl, skopeo, podman
 
 _ALL_BEHIND: Final = {
     **dict.fromkeys(_REDIS, frozenset({"auth", "requirepass", "masterauth", "acl"})),
+    **dict.fromkeys(("mysqladmin", "mariadb-admin"), frozenset({"password"})),
+    "gcloud": frozenset({"activate-refresh-token"}),
+    "mc": frozenset({"set", "add"}),
+    "neo4j-admin": frozenset({"set-initial-password"}),
+    "rclone": frozenset({"obscure"}),
     "rabbitmqctl": frozenset({"add_user", "change_password", "authenticate_user"}),
     "vault": frozenset({"login", "unseal"}),
     "htpasswd": frozenset({"-b", "-nb", "-bn", "-cb", "-bc", "-nbb", "-bnb"}),
@@ -53,6 +71,7 @@ _FLAG = re.compile(r"-[A-Za-z]|--[a-z][a-z0-9-]{0,40}+(?:=.*)?", re.DOTALL)
 _ASSIGNMENT = re.compile(r"(-{0,2}[A-Za-z_][\w.-]{0,128}+)(\+?=)(.*)", re.DOTALL)
 _OPTION = re.compile(r"--?[A-Za-z][\w-]{1,64}+")
 _HEADER = re.compile(r"\s*([\w-]{1,64}+)\s*:", re.DOTALL)
+_ORACLE_LOGIN = re.compile(r"([A-Za-z]\w{0,127})/([^@]+)(@.*)?", re.DOTALL)
 _NEEDS_SHELL = re.compile(r"[\s;&|()`<>]")
 
 # One word, one operator or one gap of a shell script. Quotes that never close reach to the end.
@@ -71,7 +90,13 @@ _DECODES = re.compile(
     r"\b(?:base64|openssl)\b[^|;\n]{0,80}\s-{1,2}d|\bbase64\b[^|;\n]{0,80}\s-D|\bbase32\b[^|;\n]{0,80}\s-{1,2}d"
 )
 _ENCODED_WORD = re.compile(r"[A-Za-z0-9+/=_-]{8,}+")
-_READS_PASSWORD = re.compile(r"\bchpasswd\b|\bpasswd\b|-stdin\b|\bsudo\s{1,8}-\w{0,8}S|-fd[ =]0\b")
+_READS_PASSWORD = re.compile(
+    r"\bchpasswd\b|\bpasswd\b|-stdin\b|\bsudo\s{1,8}-\w{0,8}S|-fd[ =]0\b|\.pgpass\b|\.netrc\b|['\"\s]AUTH\s"
+)
+_HERE_DOCUMENT = re.compile(
+    r"((?<!<)<<-?[ \t]{0,8}['\"]?(\w{1,32})['\"]?(?!\w)[^\n]{0,512}\n).*?(?=\n\s{0,32}\2\b|\Z)", re.DOTALL
+)
+_HERE_STRING = re.compile(r"(<<<[ \t]{0,8})(?:'[^']*+'?|\"[^\"]*+\"?|[^\s;&|]++)")
 _PRINTERS: Final = frozenset({"echo", "printf", "print"})
 
 
@@ -113,7 +138,11 @@ def _argument(word: str, programs: set[str], depth: int) -> tuple[str, str]:
     for program in programs & _ALL_BEHIND.keys():
         if word.lower() in _ALL_BEHIND[program]:
             return word, "all"
-    if not programs.isdisjoint((*_HTTP, "smbclient")):
+    if match := _CREDS.fullmatch(word):
+        return (word, "user") if match[2] is None else (f"{match[1]}={_without_password(match[2])}", "")
+    if any(program in programs and word in flags for program, flags in _MORE_USER_FLAGS.items()):
+        return word, "user"
+    if not programs.isdisjoint(_TAKE_USER):
         if _USER_FLAGS.fullmatch(word):
             return word, "user"
         if prefix := _USER_PREFIX.match(word):
@@ -126,8 +155,13 @@ def _argument(word: str, programs: set[str], depth: int) -> tuple[str, str]:
         return word, "header"
     if _OPTION.fullmatch(word) and sensitive(word):
         return word, "secret"
-    if "aws" in programs and word.startswith("aws_") and sensitive(word):  # aws configure set aws_secret_access_key …
+    # aws configure set aws_secret_access_key …; npm config set //registry/:_authToken …
+    if (("aws" in programs and word.startswith("aws_")) or ("npm" in programs and "/:_" in word)) and sensitive(word):
         return word, "secret"
+    if not programs.isdisjoint(_ORACLE) and (match := _ORACLE_LOGIN.fullmatch(word)):
+        return f"{match[1]}/{REDACTED}{match[3] or ''}", ""
+    if "vault" in programs and not programs.isdisjoint(("put", "patch", "write")) and not word.startswith("-"):
+        return _literal(word), ""
     if match := _ASSIGNMENT.fullmatch(word):
         name, equals, value = match.groups()
         if sensitive(name):
@@ -156,7 +190,8 @@ def _text(word: str, depth: int) -> str:
 
 
 def _without_password(word: str) -> str:
-    user, mark, _ = word.partition(":") if ":" in word else word.partition("%")
+    mark = next((mark for mark in ":%," if mark in word), ":")
+    user, mark, _ = word.partition(mark)
     return f"{user}{mark}{REDACTED}" if mark else mask(word)
 
 
@@ -169,6 +204,8 @@ def _script(script: str, depth: int) -> str:
     """A shell script with the credentials of its commands hidden; all else stays as it was written."""
     decodes = bool(_DECODES.search(script))
     feeds = bool(_READS_PASSWORD.search(script))
+    if feeds and "<<" in script:
+        script = _HERE_STRING.sub(rf"\1{REDACTED}", _HERE_DOCUMENT.sub(rf"\1{REDACTED}", script))
     shown: list[str] = []
     places: list[int] = []  # where the words of the present command stand in `shown`
     for match in _TOKEN.finditer(script):

@@ -15,7 +15,7 @@ REDACTED: Final = "[redacted]"
 _PARTS: Final = (
     "password", "passwd", "passphrase", "passcode", "passin", "passout", "secret", "token", "apikey", "accesskey",
     "privatekey", "signingkey", "encryptionkey", "authkey", "accountkey", "sharedkey", "masterkey", "sshkey",
-    "credential", "connectionstring", "authorization", "bearer", "cookie", "jwt",
+    "credential", "connectionstring", "authorization", "bearer", "cookie", "jwt", "stringdata",
 )  # fmt: skip
 _WORDS: Final = frozenset({"pass", "pw", "pwd", "psk", "auth", "sas", "signature", "sig"})
 _HARMLESS_ENDINGS: Final = (
@@ -38,7 +38,7 @@ def sensitive(name: str) -> bool:
     if not words or words[0] == "no":
         return False
     joined = "".join(words)
-    if words[-1] in _HARMLESS_ENDINGS or joined.endswith(_NOT_PASS):
+    if words[-1] in _HARMLESS_ENDINGS or "existing" in words or joined.endswith(_NOT_PASS):
         return False
     if any(part in joined for part in _PARTS) or not _WORDS.isdisjoint(words):
         return True
@@ -68,8 +68,11 @@ _HEADER = re.compile(
 )
 _SCHEME = re.compile(r"(?i)\b(bearer|basic|negotiate|apikey)(\s{1,8}+)(?!\[redacted\])[A-Za-z0-9+/=._~:-]{6,}+")
 _SQL = re.compile(
-    r"(?i)\b(identified(?:\s{1,8}with\s{1,8}\S{1,64})?\s{1,8}(?:by|as)|password)(\s{1,8})(['\"])(?:(?!\3).)*+\3?"
+    r"(?i)\b(identified(?:\s{1,8}with\s{1,8}\S{1,64})?\s{1,8}(?:by|as)|password(?:\s{1,8}for\s[^=;]{1,128}=)?)"
+    r"(\s{1,8})(['\"])(?:(?!\3).)*+\3?"
 )
+# db.auth("root", "…"), set_password("…"), SQL's PASSWORD('…'): all that stands in the brackets
+_CALL = re.compile(r"(?i)\b((?:auth|authenticate|\w{0,32}password)\()(?=\s{0,8}\\{0,8}[\"'])[^)]{1,512}+")
 # A name and what stands between it and its value: `=`, `: `, `":"`, `'] = `, `\":\"`.
 _PAIR = re.compile(
     r"(?<![\w.-])([\w.-]++)"
@@ -77,7 +80,9 @@ _PAIR = re.compile(
 )
 _FLAG = re.compile(r"(?<![\w.-])(--?[A-Za-z][\w-]*+)[ \t]{1,8}(?!-)")
 _VALUE = re.compile(
-    r"\[redacted\]|\\{1,8}\"[^\"]*+|(\"|')(?:\\.|(?!\1).)*+\1?|[\[{][^\]};|]*+[\]}]?|[^\s\"'&;|]++", re.DOTALL
+    r"\[redacted\]|[A-Za-z_][\w.]{0,64}+\(\s{0,8}([\"'])(?:\\.|(?!\1).)*+\1?"  # crypt('…'
+    r"|\\{1,8}\"[^\"]*+|(\"|')(?:\\.|(?!\2).)*+\2?|[\[{][^\]};|]*+[\]}]?|[^\s\"'&;|]++",
+    re.DOTALL,
 )
 _RUN = re.compile(r"[A-Za-z0-9+/_-]{20,}+={0,2}")
 _PIECE = re.compile(r"[A-Za-z0-9]{20,}+")
@@ -92,6 +97,7 @@ def mask(text: str) -> str:
     text = _HEADER.sub(lambda match: (match[1] or match[2]) + REDACTED, text)
     text = _SCHEME.sub(rf"\1\2{REDACTED}", text)
     text = _SQL.sub(rf"\1\2\3{REDACTED}\3", text)
+    text = _CALL.sub(rf"\1{REDACTED}", text)
     text = _values(_FLAG, text)
     text = _values(_PAIR, text)
     text = _RUN.sub(_checked(_is_random_run), text)

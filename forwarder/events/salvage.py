@@ -4,14 +4,17 @@ Managed clouds cut anywhere: AKS at 16 KiB in the middle of a string, EKS with `
 its buffer size. The apiserver writes who, what and where first, so the head of a line mostly tells all that a rule needs.
 
 `salvage(line)` walks the top-level object and gives plain data in the shape of the typed form: each complete value; of a
-cut user or objectRef the complete members; of a cut body the bytes that are there. What is cut inside is dropped.
+cut user or objectRef the complete members; of a cut body the bytes that are there. What is cut inside is dropped, but what
+is missing of an objectRef is read from the request's URI.
 """
 
 import hashlib
+import re
 from typing import Any, Final
 
 import msgspec
 
+from forwarder.events.request_path import object_of
 from forwarder.events.scan import Scanner, Span
 
 MAX_LINE_BYTES: Final = 16 << 20
@@ -21,6 +24,7 @@ error, or it would be a place to hide: its head is read, and the event is partia
 
 PADDING: Final = b" \t\r\n\0"  # NULs: what a crash or copytruncate leaves in a file
 BOM: Final = b"\xef\xbb\xbf"
+_CUT_MARK: Final = b"[Truncated...]"
 
 _BODIES: Final = ("requestObject", "responseObject")
 _TEXTS: Final = (
@@ -49,6 +53,12 @@ _OBJECT_REF: Final = (
 
 MAX_CODE: Final = 999_999_999  # of a response; HTTP knows three digits, databases take no more than 19
 
+_KEYS: Final = frozenset(
+    (*_TEXTS, *_BODIES, "user", "impersonatedUser", "objectRef", "responseStatus", "sourceIPs", "annotations")
+)
+_STAGE = re.compile(rb'"stage":"(ResponseStarted|Panic)"')
+_LONGEST_STAGE: Final = "ResponseComplete"
+
 DIGESTED: Final = (
     "auditID",
     "requestURI",
@@ -63,33 +73,63 @@ DIGESTED: Final = (
 
 
 def trim(line: bytes) -> bytes:
-    """A line without its byte order mark and without padding at either end."""
-    return line.strip(PADDING).removeprefix(BOM).strip(PADDING)
+    """A line without its byte order mark, without padding at either end, and without EKS' mark of a cut.
+
+    The mark looks like an array, and would be a value behind the `:` of the member that was cut.
+    """
+    return line.strip(PADDING).removeprefix(BOM).strip(PADDING).removesuffix(_CUT_MARK)
 
 
 def salvage(line: bytes) -> tuple[dict[str, Any], bool]:
-    """(fields by their JSON names, whether anything was lost) of the object with which a trimmed line begins."""
+    """(fields by their JSON names, whether anything was lost) of the object with which a trimmed line begins.
+
+    Of two values for one key the last one counts, as in any JSON; but in a broken line the first: behind the break, what
+    stands in a body or a string may look like a field.
+    """
     scanner = Scanner(line)
-    fields: dict[str, Any] = {}
+    first: dict[str, Any] = {}
+    last: dict[str, Any] = {}
+    whole: set[str] = set()
     end = 1
     for key, span in scanner.members(0):
-        start, end, _ = span
-        if key in _TEXTS:
-            fields[key] = _text(scanner, span)
-        elif key in _BODIES:
-            fields[key] = msgspec.Raw(line[start:end])
-        elif key in ("user", "impersonatedUser"):
-            fields[key] = _user(scanner, span) or ({} if key == "user" else None)
-        elif key == "objectRef":
-            fields[key] = _object(scanner, start, _OBJECT_REF)
-        elif key == "responseStatus":
-            fields[key] = _status(scanner, start)
-        elif key == "sourceIPs":
-            fields[key] = _texts(scanner, span)
-        elif key == "annotations":
-            fields[key] = _annotations(scanner, start)
-    tail = line[end:].strip()
-    return fields, scanner.lost or tail != b"}"
+        end = span[1]
+        if key in _KEYS:
+            last[key] = _value(scanner, key, span)
+            first.setdefault(key, last[key])
+            if span[2]:
+                whole.add(key)
+    if not scanner.lost and line[end:].strip() == b"}":
+        return last, False
+    if "objectRef" not in whole and (asked := object_of(first.get("requestURI", ""))):
+        known = {key: text for key, text in (first.get("objectRef") or {}).items() if text}
+        first["objectRef"] = asked | known
+    return first, True
+
+
+def _value(scanner: Scanner, key: str, span: Span) -> Any:
+    """One of _KEYS, as far as it can be read."""
+    start, end, _ = span
+    if key in _TEXTS:
+        return _text(scanner, span)
+    if key in _BODIES:
+        return msgspec.Raw(scanner.buffer[start:end])
+    if key in ("user", "impersonatedUser"):
+        return _user(scanner, span) or ({} if key == "user" else None)
+    if key == "objectRef":
+        return _object(scanner, start, _OBJECT_REF)
+    if key == "responseStatus":
+        return _status(scanner, start)
+    return _texts(scanner, span) if key == "sourceIPs" else _annotations(scanner, start)
+
+
+def levelled(line: bytes) -> bytes:
+    """A cut line without what the line of the request's other stage lost to its longer stage name.
+
+    A limit on the whole line leaves one byte more of the rest where the stage is `ResponseStarted`; if just that byte
+    completed a field, the two lines would tell different things of one request, and be two events.
+    """
+    stage = _STAGE.search(line)
+    return line[: len(stage[1]) - len(_LONGEST_STAGE)] if stage else line
 
 
 def head_digest(line: bytes) -> str:
@@ -101,15 +141,23 @@ def head_digest(line: bytes) -> str:
     and all else are one to it: nothing in such lines tells them apart.
     """
     line = trim(line[:MAX_LINE_BYTES])
-    scanner = Scanner(line)
-    values = {
-        key: line[start:end] for key, (start, end, complete) in scanner.members(0) if complete and key in DIGESTED
-    }
+    values, lost = _digested(line)
+    if lost:
+        values, _ = _digested(levelled(line))
     digest = hashlib.sha256()
     for key in DIGESTED:
         value = values.get(key, b"")
         digest.update(b"%s:%d:%s" % (key.encode(), len(value), value))
     return digest.hexdigest()
+
+
+def _digested(line: bytes) -> tuple[dict[str, bytes], bool]:
+    scanner = Scanner(line)
+    values: dict[str, bytes] = {}
+    for key, (start, end, complete) in scanner.members(0):
+        if complete and key in DIGESTED:
+            values.setdefault(key, line[start:end])
+    return values, scanner.lost
 
 
 def _text(scanner: Scanner, span: Span) -> str:

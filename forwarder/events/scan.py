@@ -80,7 +80,7 @@ class Scanner:
             key = self.text(match.start(1), match.end(1))
             start = match.end()
             end = self.skip(start)
-            if end < 0:
+            if end < 0 or (end == len(self.buffer) and self.buffer[-1:] not in (b'"', b"}", b"]")):  # half a number
                 self.lost = True
                 if start < len(self.buffer):
                     yield key, (start, len(self.buffer), False)

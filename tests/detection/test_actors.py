@@ -1,5 +1,7 @@
 """People and machines."""
 
+import sys
+
 import pytest
 
 from forwarder.detection.actors import globs, machine_test, resolve
@@ -73,3 +75,11 @@ def test_a_machine_that_acts_for_a_machine_stays_a_machine() -> None:
 def test_globs(patterns: list[str], name: str, matches: bool) -> None:
     """Shell patterns, whole names, case matters; a dot is a dot."""
     assert globs(patterns)(name) is matches
+
+
+def test_a_made_up_name_of_a_megabyte_is_not_kept() -> None:
+    """Whoever may impersonate chooses the name; sixteen thousand of them would fill the memory."""
+    name = "system:" + "x" * 1_000_000
+    before = sys.getrefcount(name)
+    assert MACHINE(name)
+    assert sys.getrefcount(name) == before

@@ -227,6 +227,96 @@ def test_credentials_in_a_command_are_hidden(detector: Detector, command: str, h
     assert command.split(maxsplit=1)[0] in event.command
 
 
+@pytest.mark.parametrize(
+    "user",
+    [
+        "https://dex.example.com#CgcyMzQyNzQ5EgZnaXRodWI",
+        "CiQwOGE4Njg0Yi1kYjg4LTRiNzMtOTBhOS0zY2QxNjYxZjU0NjYSBWxvY2Fs",
+        "oidc:0123456789abcdef0123456789abcde1",
+    ],
+)
+def test_people_whose_names_look_random_stay_apart(detector: Detector, user: str) -> None:
+    """A subject of Dex is base64; hidden, all who log in through it would be one person."""
+    (event,) = detector.detect(line(user={"username": user}, impersonatedUser={"username": user + "2"}))
+    assert (event.actor, event.acting_as) == (user, user + "2")
+    assert event.description.endswith(f"by {user}")
+
+
+def deployment(resource: str = "deployments", subresource: str = "", verb: str = "patch", query: str = "") -> bytes:
+    reference = {"resource": resource, "namespace": "shop", "name": "web", "subresource": subresource}
+    return line(
+        verb=verb, requestURI=f"/apis/apps/v1/namespaces/shop/{resource}/web{query}", objectRef=reference,
+        responseStatus={"code": 200},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "fires"),
+    [
+        (deployment(query="?fieldManager=x&dryRun=All"), False),
+        (deployment(subresource="scale", query="?dryRun=All"), False),
+        (deployment(query="?dryRun=all"), True),
+        (deployment(query="?xdryRun=All&dryRun="), True),
+        (deployment("pods", "exec", "create", "?command=id&dryRun=All"), True),
+    ],
+)
+def test_a_dry_run_changes_nothing(detector: Detector, asked: bytes, fires: bool) -> None:
+    """`kubectl diff` patches every object that way. Only what the apiserver takes for a dry run is one."""
+    assert bool(detector.detect(asked)) is fires
+    assert any(trace.fired for trace in detector.explain(asked)) is fires
+
+
+@pytest.mark.parametrize(
+    ("resource", "verb"),
+    [
+        pytest.param("deployments", "delete", id="a delete with a body does not read the query"),
+        pytest.param("secrets", "patch", id="the answer holds the secret"),
+    ],
+)
+def test_a_dry_run_is_no_way_to_hide(resource: str, verb: str) -> None:
+    """Two requests that take or give something, whatever their query says."""
+    detector = Detector(load_rules(["rules/friction.yaml", "rules/extended.yaml"]))
+    assert detector.detect(deployment(resource, "", verb, "?dryRun=All"))
+
+
+def test_a_command_through_the_kubelet_is_told() -> None:
+    """nodes/proxy reaches the kubelet's /exec, which pods/exec rules do not see."""
+    detector = Detector(load_rules(["rules/extended.yaml"]))
+    reference = {"resource": "nodes", "name": "node-1", "subresource": "proxy"}
+    uri = "/api/v1/nodes/node-1/proxy/exec/shop/web/app?command=cat&command=/etc/shadow&output=1"
+    (event,) = detector.detect(line(objectRef=reference, requestURI=uri))
+    assert (event.type, event.command) == ("node-proxy", "cat /etc/shadow")
+
+
+def test_a_long_user_agent_hides_nothing_where_lines_are_cut(detector: Detector) -> None:
+    """Managed clouds cut at 16 KiB; the client decides how long its agent is, and objectRef stands behind it."""
+    cut = line(userAgent="x" * 20_000)[: 16 << 10]
+    assert detector.screen(cut, 0, len(cut))
+    (event,) = detector.detect(cut)
+    assert (event.type, event.actor, event.entity_ref, event.subresource, event.command, event.partial) == (
+        "kubectl-exec", "alice@corp.example", "component:shop/web", "exec", "sh -c id", True
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("mark", [b"", b"[Truncated...]"], ids=["cut", "cut and marked"])
+def test_both_stages_of_a_line_cut_anywhere_are_one_request(detector: Detector, mark: bytes) -> None:
+    """One id and one meaning, wherever the limit falls: the longer stage name must not cost the other line its last field."""
+    order = ("auditID", "stage", "requestURI", "verb", "user", "sourceIPs", "userAgent", "objectRef", "responseStatus",
+             "requestReceivedTimestamp", "stageTimestamp")  # fmt: skip
+    started, complete = (
+        json.dumps({key: (EXEC | {"stage": stage})[key] for key in order}, separators=(",", ":")).encode()
+        for stage in ("ResponseStarted", "ResponseComplete")
+    )
+    for limit in range(complete.index(b'"user"'), len(started)):
+        (first,) = detector.detect(started[:limit] + mark)
+        (second,) = detector.detect(complete[:limit] + mark)
+        assert (first.id, first.type, first.actor) == (second.id, second.type, second.actor), complete[:limit]
+        assert (second.verb, second.resource, second.subresource, second.entity_ref) == (
+            "get", "pods", "exec", "component:shop/web"
+        )  # fmt: skip
+        assert second.actor in ("alice@corp.example", "unknown")
+
+
 def test_explain_gives_a_reason_for_each_rule(detector: Detector) -> None:
     """In the order of the file."""
     traces = {trace.rule: (trace.fired, trace.reason) for trace in detector.explain(line())}

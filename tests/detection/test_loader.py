@@ -84,16 +84,19 @@ rules:
     assert rule.severity == "medium"
 
 
-def test_namespaces_are_ignored_by_default_and_as_said(tmp_path: Path) -> None:
-    """Kubernetes' own three, unless a file says otherwise; several files add up."""
+def test_kubernetes_own_namespaces_are_ignored_and_those_that_files_add(tmp_path: Path) -> None:
+    """Healert's built-in filter: kube-system and its like need no configuration; who wants to see them says so."""
+    own = ("kube-system", "kube-public", "kube-node-lease")
     plain = write(tmp_path, RULE)
     said = write(
         tmp_path, "config: {ignore_namespaces: [vault]}\n" + RULE.replace("kubectl-exec", "exec-two"), "b.yaml"
     )
-    none = write(tmp_path, "config: {ignore_namespaces: []}\n" + RULE.replace("kubectl-exec", "exec-three"), "c.yaml")
-    assert load_rules([plain]).ignore_namespaces == ("kube-system", "kube-public", "kube-node-lease")
-    assert load_rules([plain, said]).ignore_namespaces == ("vault",)
-    assert load_rules([none]).ignore_namespaces == ()
+    text = "config: {watch_system_namespaces: true, ignore_namespaces: [kube-public]}\n"
+    seen = write(tmp_path, text + RULE.replace("kubectl-exec", "exec-three"), "c.yaml")
+    assert load_rules([plain]).ignore_namespaces == own
+    assert load_rules([plain, said]).ignore_namespaces == (*own, "vault")
+    assert load_rules([seen]).ignore_namespaces == ("kube-public",)
+    assert load_rules([plain, said, seen]).ignore_namespaces == ("vault", "kube-public")
 
 
 @pytest.mark.parametrize(
@@ -104,13 +107,17 @@ def test_namespaces_are_ignored_by_default_and_as_said(tmp_path: Path) -> None:
             7,
             "rule `kubectl-exec`: unknown key `match.resouce`; did you mean `resource`?",
         ),
-        (("severity: high", "severity: hihg"), 5, "severity"),
+        (
+            ("severity: high", "severity: hihg"),
+            5,
+            "rule `kubectl-exec`: `severity`: 'hihg' is none of high, medium, low",
+        ),
         (
             ("severity: high", "severity: high\n    severty: low"),
             6,
             "rule `kubectl-exec`: unknown key `severty`; did you mean `severity`?",
         ),
-        (("    severity: high\n", ""), 3, "severity"),
+        (("    severity: high\n", ""), 3, "rule `kubectl-exec`: it lacks the key `severity`"),
         (("resource: pods", "resource: Pod"), 7, "`Pod` is no resource; the audit log says `pods`"),
         (("resource: pods", "resource: deploy"), 7, "the audit log says `deployments`"),
         (("resource: pods", "resource: pods/exec"), 7, "write `resource: pods` and `subresource: exec`"),
@@ -127,6 +134,11 @@ def test_namespaces_are_ignored_by_default_and_as_said(tmp_path: Path) -> None:
         (("severity: high", "severity: high\n    points: 500"), 6, "from 1 to 100"),
         (("resource: pods\n      subresource: exec", "outcome: denied"), 6, "matches every request"),
         (("resource: pods\n      subresource: exec", 'users: ["*"]'), 6, "`*` alone means any"),
+        (("resource: pods\n      subresource: exec", 'users: ["**"]'), 6, "`*` alone means any"),
+        (("resource: pods\n      subresource: exec", 'resource: "*"'), 6, "matches every request"),
+        (("subresource: exec", 'ignore_users: ["*"]'), 6, "cannot match"),
+        (("subresource: exec", "api_groups: [apps/v1]"), 8, "without its version: `apps`"),
+        (("subresource: exec", "ignore_resources: [secret]"), 8, "the audit log says `secrets`"),
         (("    match:", "    unless: [kubectl-exec]\n    match:"), 3, "cannot yield to itself"),
     ],
 )
@@ -189,6 +201,7 @@ def test_an_odd_workflow_and_an_unknown_resource_are_warnings(tmp_path: Path) ->
         ("rules: {a: b}", "needs a list"),
         ("- a", "no rules file"),
         ("a: [", "not valid YAML"),
+        ('config: {ignore_namespaces: ["*"]}\nrules: []', "nothing can be found"),
     ],
 )
 def test_what_is_no_rules_file_is_said(tmp_path: Path, text: str, words: str) -> None:

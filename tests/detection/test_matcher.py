@@ -7,7 +7,7 @@ import pytest
 
 from forwarder.detection.actors import machine_test, resolve
 from forwarder.detection.detector import outcome
-from forwarder.detection.matcher import Index, Request, static_of
+from forwarder.detection.matcher import Index, Request, Static, static_of
 from forwarder.detection.rules import MatchSpec, Rule, RuleSet
 from forwarder.events.audit import AuditEvent, ObjectRef, ResponseStatus, User
 
@@ -47,6 +47,8 @@ def fired(rules: list[Rule], given: AuditEvent, *, ignore: tuple[str, ...] = (),
         ({"resource": "pods"}, False),
         ({"resources": ["pods", "deployments"]}, True),
         ({"resource": "*"}, True),
+        ({"resource": "*", "ignore_resources": ["pods"]}, True),
+        ({"resource": "*", "ignore_resources": ["deployments"]}, False),
         ({"verb": "patch"}, True),
         ({"verb": "get"}, False),
         ({"verbs": ["get", "patch"]}, True),
@@ -191,3 +193,12 @@ def test_answers_are_remembered_and_bounded(monkeypatch: pytest.MonkeyPatch) -> 
         given = event(user=User(username=f"u{number}"))
         assert index.candidates(static_of(given, resolve(given, machine_test())))
         assert len(index._remembered) <= 10
+
+
+def test_long_names_are_not_remembered() -> None:
+    """Anybody, even anonymously, may ask for a namespace whose name has a megabyte."""
+    index = Index(RuleSet(rules=(rule(),), ignore_namespaces=(), warnings=(), files=()))
+    for number in range(3):
+        index.candidates(Static(False, "alice", "get", "pods", "", "n" * 1000 + str(number)))
+        index.candidates(Static(False, "alice", "get", "pods", "", f"n{number}"))
+    assert len(index._remembered) == 3

@@ -101,6 +101,7 @@ def canonical(fields: dict[str, Any], shuffle: list[str] | None = None) -> bytes
         "auditID": "a",
         "requestURI": "/",
         "user": {"username": "alice"},
+        "sourceIPs": ["10.0.0.7"],
         **fields,
     }
     if isinstance(whole.get("objectRef"), dict):
@@ -183,6 +184,26 @@ def test_the_memo_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         assert not detector.screen(line, 0, len(line))
         assert sum(1 + len(answers or ()) for answers in detector.screen._remembered.values()) <= 12
+
+
+@pytest.mark.parametrize("place", ["namespace", "resource", "subresource", "user"])
+def test_long_names_are_judged_but_not_remembered(place: str) -> None:
+    """A request line holds a megabyte, and whoever may not even read may send one: 65,000 of them would be 60 GB."""
+    detector = Detector(load_rules(BOTH))
+    for number in range(3):
+        name = "n" * 1000 + str(number)
+        reference = {"resource": "pods", "namespace": "shop", "name": "x", "subresource": "exec"}
+        fields = {"stage": "ResponseComplete", "verb": "get", "objectRef": reference}
+        if place == "user":
+            fields["user"] = {"username": name}
+        else:
+            reference[place] = name
+        agree(detector, canonical(fields))
+    assert not any(
+        len(key or b"") > 999
+        for asker, answers in detector.screen._remembered.items()
+        for key in (*asker, *(part for asked in answers or () for part in asked))
+    )
 
 
 @pytest.mark.parametrize(

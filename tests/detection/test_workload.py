@@ -110,6 +110,24 @@ def test_cluster_scoped_objects_use_the_entity_namespace() -> None:
     assert workload(node, "platform").entity_ref == "component:platform/node-1"
 
 
+@pytest.mark.parametrize(
+    ("resource", "asked", "service", "name"),
+    [
+        ("services", "web:80", "web", "web"),
+        ("services", "https:web:", "web", "web"),
+        ("pods", "web-7998647bdf-phvq7:8080", "web", "web-7998647bdf-phvq7"),
+        ("nodes", "https:node-1:10250", "node-1", "node-1"),
+    ],
+)
+def test_a_proxied_object_is_named_without_scheme_and_port(resource: str, asked: str, service: str, name: str) -> None:
+    """`/pods/https:web-…:8443/proxy/` asks the same pod as any other."""
+    event = AuditEvent(
+        object_ref=ObjectRef(resource=resource, namespace="shop", name=asked, subresource="proxy"),
+    )
+    found = workload(event, "default")
+    assert (found.service, found.name) == (service, name)
+
+
 def test_forbidden_characters_are_replaced() -> None:
     """RBAC names hold colons, which the backend's pattern refuses; sent as they are they would be lost."""
     assert entity_ref("default", "system:kube-scheduler") == "component:default/system-kube-scheduler"

@@ -191,6 +191,14 @@ def test_the_last_of_two_keys_counts() -> None:
         assert (event.verb, event.user.username) == ("delete", "y")
 
 
+def test_a_method_without_a_verb_is_an_event() -> None:
+    """OPTIONS and the like are audited with an empty verb; as dead letters anybody could make them by the thousand."""
+    event = decode(
+        b'{"kind":"Event","auditID":"a","stage":"ResponseComplete","requestURI":"/api/v1/pods","verb":"","user":{}}'
+    )
+    assert (event.verb, event.audit_id, event.partial) == ("", "a", False)
+
+
 def test_a_body_too_deep_for_the_decoder_is_kept() -> None:
     """Nesting in a body hides neither the event nor the body's annotations."""
     deep = b'{"spec":' + b'{"a":[' * 5000 + b"]}" * 5000 + b',"metadata":{"annotations":{"bypass":"true"}}}'

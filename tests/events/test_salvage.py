@@ -111,6 +111,31 @@ def test_a_body_cannot_forge_the_head() -> None:
     assert (event.verb, event.user.username) == ("patch", "alice")
 
 
+def test_a_broken_body_cannot_forge_the_head() -> None:
+    """Behind a lost quote strings and structure change places, and what was text may look like a field: the first counts."""
+    fields = b'"verb":"get","user":{"username":"system:node:n1"},"objectRef":{"resource":"leases"}'
+    event = decode(HEAD + b',"requestObject":{"a\\":"x},' + fields + b"}}")
+    assert event.partial
+    assert (event.verb, event.user.username) == ("patch", "alice")
+    assert event.object_ref == ObjectRef(resource="pods", namespace="shop", name="x")
+
+
+def test_half_a_number_at_the_end_is_no_number() -> None:
+    """A code of 403 cut to 40 or 4 is unknown, not another code."""
+    event = decode(HEAD + b',"responseStatus":{"code":40')
+    assert event.response_status is not None
+    assert event.response_status.code == 0
+
+
+def test_what_is_missing_of_the_object_is_read_from_the_uri() -> None:
+    """`create pods` is a change of a workload, `create pods/exec` is a shell: subresource is the last member of objectRef."""
+    head = HEAD.replace(b'"/api"', b'"/api/v1/namespaces/shop/pods/x/exec?command=id"')
+    whole = ObjectRef(resource="pods", namespace="shop", name="x", api_version="v1", subresource="exec")
+    for end in range(head.index(b'"sourceIPs"'), len(head) - 1):
+        assert decode(head[:end]).object_ref == whole, head[:end]
+    assert decode(HEAD.replace(b'"/api"', b'"/healthz"')[: -len('"objectRef"') - 60]).object_ref is None
+
+
 # --- digest ----------------------------------------------------------------------------------------------------------
 
 
