@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import yaml
@@ -23,6 +23,7 @@ from forwarder.errors import ConfigError
 T = TypeVar("T")
 KeyPath = tuple[str | int, ...]
 
+MAX_DEPTH = 100  # a rule's test holds an audit event: about ten
 MAX_DOCUMENT_BYTES = 8 << 20  # a rules file of 8 MiB holds tens of thousands of rules; more is a mistake
 SECRET_FILE_MAX_BYTES = 64 << 10
 
@@ -64,6 +65,8 @@ def parse_document(text: str, file: str) -> Document:
     """`text` as YAML; `file` names it in errors. Duplicate keys are refused, anchors work, tags and dates do not."""
     lines: dict[KeyPath, int] = {}
     try:
+        text = _BRACES.sub("$\ue000\\1\ue001", text)
+        _check_depth(text, file)
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -73,6 +76,25 @@ def parse_document(text: str, file: str) -> Document:
         raise ConfigError(f"not valid YAML: {type(error).__name__}", where=file) from None
     data = _plain(node, (), lines, file, _Budget()) if node is not None else None
     return Document(file, data, lines)
+
+
+def _check_depth(text: str, file: str) -> None:
+    """libyaml's composer recurses as deep as the text says, past the end of the stack."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            mark = event.start_mark
+            raise ConfigError("nested too deeply", where=f"{file}:{mark.line + 1}" if mark else file)
+
+
+# In `{key: ${VAR}}` YAML would take the variable's braces for its own, so other characters stand for them while it reads.
+_BRACES = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*(?::-[^{}\n]*)?)\}")
+_HIDDEN_BRACES = re.compile("\\$\ue000([^\ue000\ue001]*)\ue001")
+
+
+def _with_braces(text: str) -> str:
+    return _HIDDEN_BRACES.sub(r"${\1}", text)
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # libyaml's parser, 10 times as fast, where built in
@@ -100,7 +122,7 @@ class _Budget:
 def _plain(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], file: str, budget: _Budget) -> Any:
     budget.left -= 1
     where = f"{file}:{node.start_mark.line + 1}"
-    if budget.left < 0 or len(path) > 100:
+    if budget.left < 0 or len(path) > MAX_DEPTH:
         raise ConfigError("nested too deeply or repeated too often", where=where)
     lines.setdefault(path, node.start_mark.line + 1)
     if not isinstance(node, yaml.ScalarNode) and node.tag not in ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
@@ -113,7 +135,7 @@ def _plain(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], file: str,
                 raise ConfigError("a key must be text", where=key_where)
             if key_node.tag == "tag:yaml.org,2002:merge":
                 raise ConfigError("`<<` is not supported; write the keys out", where=key_where)
-            key = str(key_node.value)
+            key = _with_braces(str(key_node.value))
             if key in mapping:
                 first = lines[(*path, key)]
                 raise ConfigError(f"`{key}` stands here a second time; the first is on line {first}", where=key_where)
@@ -125,14 +147,17 @@ def _plain(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], file: str,
     if node.tag == "tag:yaml.org,2002:bool":
         return node.value.lower() == "true"
     if node.tag == "tag:yaml.org,2002:int":
-        return int(node.value)
+        try:
+            return int(node.value)
+        except ValueError:  # Python refuses thousands of digits
+            raise ConfigError("a number this long cannot be meant", where=where) from None
     if node.tag == "tag:yaml.org,2002:float":
         return float(node.value)
     if node.tag == "tag:yaml.org,2002:null":
         return None
     if node.tag != "tag:yaml.org,2002:str":
         raise ConfigError(f"the tag {node.tag} is not supported", where=where)
-    return str(node.value)
+    return _with_braces(str(node.value))
 
 
 # --- variables and secrets -------------------------------------------------------------------------------------------
@@ -213,7 +238,9 @@ def convert(document: Document, kind: type[T], path: KeyPath = ()) -> T:
         message, _, tail = str(error).partition(" - at `$")
         full = (*path, *_steps(tail.rstrip("`")))
         name = ".".join(str(step) for step in full)
-        raise ConfigError(f"`{name}`: {_friendly(message)}" if name else message, where=document.where(full)) from None
+        raise ConfigError(
+            f"`{name}`: {_friendly(message)}" if name else _friendly(message), where=document.where(full)
+        ) from None
 
 
 def nearest(word: str, valid: Mapping[str, Any] | list[str] | set[str] | tuple[str, ...]) -> str:
@@ -246,6 +273,9 @@ def _check(data: Any, kind: Any, path: KeyPath, document: Document) -> Any:
         return result
     args: tuple[Any, ...] = getattr(kind, "__args__", ())
     origin = getattr(kind, "__origin__", None)
+    if origin is Literal and isinstance(data, str) and data not in args:
+        name = ".".join(str(step) for step in path)
+        raise ConfigError(f"`{name}`: {data!r} is none of {', '.join(args)}", where=document.where(path))
     if isinstance(data, list) and origin in (list, tuple) and len(args) > 0:
         return [_check(item, args[0], (*path, index), document) for index, item in enumerate(data)]
     if isinstance(data, dict) and origin is dict:
@@ -347,7 +377,7 @@ def parse_address(text: str, *, where: str = "", default_port: int | None = None
         return Address(path=path)
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]/\s]*))(?::([0-9]{1,5}))?", text)
     port = int(match.group(3)) if match and match.group(3) else default_port
-    if not match or port is None or port > 65535:
+    if not match or port is None or port > 65535 or text.isdecimal():  # a port alone is no host
         raise ConfigError(f"{text!r} is no address; write HOST:PORT or unix:/path", where=where)
     return Address(host=match.group(1) or match.group(2) or "0.0.0.0", port=port)  # noqa: S104 - the listener asks for authentication
 

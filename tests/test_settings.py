@@ -1,6 +1,8 @@
 """YAML with line numbers, variables, secrets, sizes and addresses."""
 
+import re
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -25,6 +27,7 @@ class Inner(msgspec.Struct, forbid_unknown_fields=True):
     url: str
     token: str | None = None
     port: int = 80
+    mode: Literal["slow", "fast"] = "slow"
 
 
 class Outer(msgspec.Struct, forbid_unknown_fields=True):
@@ -51,11 +54,13 @@ def test_values_are_what_they_seem() -> None:
         ("inner:\n  url: a\n  tokn: b", "f.yaml:3: unknown key `inner.tokn`; did you mean `token`?"),
         ("inner:\n  url: a\n  port: many", "f.yaml:3: `inner.port`: expected a whole number, got text"),
         ("inner:\n  port: 1", "f.yaml:1: `inner`: it lacks the key `url`"),
+        ("inner:\n  url: a\n  mode: fsat", "f.yaml:3: `inner.mode`: 'fsat' is none of slow, fast"),
         (
             "named:\n  x:\n    url: a\n    prt: 1\ninner: {url: a}",
             "f.yaml:4: unknown key `named.x.prt`; did you mean `port`?",
         ),
         ("inner: {url: a}\ninner: {url: b}", "f.yaml:2: `inner` stands here a second time; the first is on line 1"),
+        ("- a", "f.yaml:1: expected a mapping, got a list"),
         ("inner: {url: a]", "f.yaml:1: not valid YAML"),
         (
             "inner: {url: a, token_file: /nowhere}",
@@ -79,6 +84,37 @@ def test_variables() -> None:
     text = "inner: {url: 'http://${HOST:-localhost}/$$x', token: '${T}', port: '${PORT:-8080}'}"
     assert outer(text, {"T": "a${HOST}$b", "HOST": "h"}) == Outer(Inner("http://h/$x", "a${HOST}$b", 8080))
     assert outer(text, {"T": "x", "HOST": ""}).inner.url == "http://localhost/$x"
+
+
+@pytest.mark.parametrize(
+    ("text", "token"),
+    [
+        ("inner: {token: ${T}, url: a}", "x y"),
+        ("inner: {url: a, token: ${T}}", "x y"),
+        ("inner: {url: a, token: '${T}'}", "x y"),
+        ("inner: {url: a, token: ${U:-d-e}}", "d-e"),
+        ("inner: {url: a, token: b${U:-}${T}c}", "bx yc"),
+        ("inner: {url: a, token: '$${T}'}", "${T}"),
+        ("inner:\n  url: a\n  token: ${T}", "x y"),
+    ],
+)
+def test_a_variable_needs_no_quotes_between_braces(text: str, token: str) -> None:
+    """As the documentation writes it: YAML does not take the variable's braces for its own."""
+    assert outer(text, {"T": "x y"}).inner.token == token
+
+
+def test_every_example_of_the_documentation_can_be_read() -> None:
+    """Each block of YAML, its variables set."""
+    environ = {"FORWARD_SHARED_KEY": "0123456789abcdef", "HEALERT_API_KEY": "0123456789abcdef"}
+    folder = Path(__file__).parents[1] / "docs"
+    blocks = [
+        block
+        for file in sorted(folder.glob("*.md"))
+        for block in re.findall(r"```yaml\n(.*?)```", file.read_text(), re.DOTALL)
+    ]
+    assert len(blocks) >= 3
+    for block in blocks:
+        expand(parse_document(block, "docs"), environ)
 
 
 def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
@@ -153,7 +189,14 @@ def test_addresses(text: str, address: Address, local: bool) -> None:
     assert parse_address(str(address)) == address
 
 
-@pytest.mark.parametrize("text", ["", "host", "host:port", "host:70000", "unix:relative", "a b:1", "::1:1"])
+@pytest.mark.parametrize("text", ["a: " + "[" * 100_000, "- " * 100_000, "{a: " * 50_000, "a: " + "9" * 5000])
+def test_what_no_person_writes_is_refused(text: str) -> None:
+    """A file that was damaged or made up ends with a message: not the process, and not a receiver that reloads it."""
+    with pytest.raises(ConfigError, match=r"f\.yaml:\d+: (?:nested too deeply|a number this long)"):
+        parse_document(text, "f.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "host", "host:port", "host:70000", "unix:relative", "a b:1", "::1:1", "24224"])
 def test_what_is_no_address(text: str) -> None:
     """The forms are given."""
     with pytest.raises(ConfigError):

@@ -32,6 +32,8 @@ MIGRATION_LOCK = 0x66726963  # PostgreSQL advisory lock: two backends that start
 
 WRITES = "forwarder_writes"
 
+_DAMAGED = ("file is not a database", "database disk image is malformed")  # SQLite's words
+
 
 def open_database(database: str) -> sa.Engine:
     """The database at its newest revision. `database` is a path or a URL. Raises ConfigError when it cannot be used."""
@@ -49,7 +51,9 @@ def open_database(database: str) -> sa.Engine:
         migrate(engine)
     except SQLAlchemyError as error:
         engine.dispose()
-        raise ConfigError(f"cannot open the database {name}: {cause(error)}") from None
+        reason = cause(error)
+        what = "; move it aside or choose another" if reason in _DAMAGED else ""
+        raise ConfigError(f"cannot open the database {name}: {reason}{what}") from None
     except ConfigError as error:
         engine.dispose()
         raise ConfigError(str(error), where=name) from None

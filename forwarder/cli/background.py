@@ -19,6 +19,7 @@ import typer
 
 from forwarder.cli.console import FAILED, USAGE, out, stop
 from forwarder.cli.environment import data_dir
+from forwarder.errors import ConfigError
 
 RUN_FILE = "up.json"
 LOG_FILE = "forwarder.log"
@@ -88,6 +89,22 @@ def find_running(folder: Path) -> Running | None:
     return running if running and running.began and process_began(running.pid) == running.began else None
 
 
+def make_data_dir(folder: Path) -> None:
+    """The folder for all that `up` keeps, where it is missing. Raises ConfigError."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ConfigError("it is no folder; choose another with --data-dir", where=str(folder)) from None
+    except OSError as error:
+        raise _unusable(folder, error) from None
+
+
+def _unusable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"cannot write it: {error.strerror}; choose a folder that this user may write with --data-dir", where=str(path)
+    )
+
+
 class NotStartedError(Exception):
     """A background process that did not become ready. code: for the command; words: what it said, and where its log is."""
 
@@ -102,11 +119,14 @@ def start_detached(arguments: Sequence[str], folder: Path, environ: Mapping[str,
 
     Raises NotStartedError when it does not become ready; nothing is left running then, nor after Ctrl-C.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_data_dir(folder)
     log = folder / LOG_FILE
-    if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
-        log.replace(folder / f"{LOG_FILE}.1")
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
+            log.replace(folder / f"{LOG_FILE}.1")
+        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        raise _unusable(log, error) from None
     start = os.fstat(handle).st_size
     try:
         # -P: a folder named `forwarder` where the command is typed must not be imported in our place

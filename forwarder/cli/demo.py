@@ -190,6 +190,8 @@ def _write_live(live: "SampleLog", writer: Any, running: Running, view: View, se
 
 def _look(running: Running, written: int, second: float, seconds: float) -> Snapshot | None:
     """The present state; None when a part does not answer just now."""
+    from forwarder.outbox import read_ledger
+
     try:
         sums = counters(running.telemetry)
         return Snapshot(
@@ -197,12 +199,12 @@ def _look(running: Running, written: int, second: float, seconds: float) -> Snap
             seconds=seconds,
             written=written,
             received=int(sums.get("forwarder_lines_received_total", 0)),
-            found=int(sums.get("forwarder_events_total", 0)),
+            found=read_ledger(Path(running.outbox)).new,
             rate=0.0,
             events=ask(f"http://{running.backend}/events?limit=10"),
             entities=ask(f"http://{running.backend}/api/v1/entities?limit=10"),
         )
-    except (OSError, ValueError):
+    except (OSError, ValueError, ConfigError):
         return None
 
 

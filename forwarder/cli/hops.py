@@ -28,6 +28,7 @@ PROGRAM_DEADLINE_S = 5.0  # `fluent-bit --version` takes milliseconds
 BACKEND_DEADLINE_S = 5.0
 QUIET_LOG_S = 600.0  # an apiserver with any traffic writes every few seconds
 LATE_S = 60.0  # a healthy sink has delivered within a second
+START_IT = "start the receiver: `forwarder up`, or `forwarder receive --config …`"
 FLUENT_BIT_NEEDED = (5, 0, 6)  # the shipped configurations; below 4.2 one long line stops the whole file
 
 
@@ -121,7 +122,7 @@ def check_telemetry(loaded: "Loaded") -> Hop:
         return Hop("receiver", good=True, text=f"running and accepting, telemetry on {listen}")
     if state == "waiting":
         return Hop("receiver", good=False, text="running, but not accepting", advice="see its log")
-    return Hop("receiver", good=None, text="not running, or without telemetry port")
+    return Hop("receiver", good=None, text="not running, or without telemetry port", advice=START_IT)
 
 
 def check_forward_port(loaded: "Loaded") -> list[Hop]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from forwarder.cli.hops import CONNECT_DEADLINE_S, Hop, connect
+from forwarder.cli.hops import CONNECT_DEADLINE_S, START_IT, Hop, connect
 from forwarder.errors import ConfigError, ForwardProtocolError
 from forwarder.events.friction import event_id
 from forwarder.settings import Address, parse_address
@@ -92,7 +92,7 @@ def send(door: Any, line: bytes) -> Hop:
     try:
         connection = connect(address)
     except OSError as error:
-        advice = "start the receiver: `forwarder up`, or `forwarder receive --config …`"
+        advice = START_IT
         return Hop(title, good=False, text=f"{address}: {error.strerror or 'no answer'}", advice=advice)
     with connection:
         connection.settimeout(ACK_DEADLINE_S)
@@ -127,7 +127,7 @@ def _send_plainly(address: Address, line: bytes) -> Hop:
     error = client.last_error
     client.close()
     if not sent:
-        advice = "start the receiver: `forwarder up`, or `forwarder receive --config …`"
+        advice = START_IT
         text = getattr(error, "strerror", None) or "no answer"
         return Hop("send", good=False, text=f"{address}: {text}", advice=advice)
     return Hop("send", good=True, text=f"sent to {address} by fluent-logger, no key asked for")

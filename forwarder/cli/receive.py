@@ -54,8 +54,6 @@ def receive(
     from forwarder.cli.signals import run_service
     from forwarder.tasks import cancel, spawn
 
-    loaded.outbox_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-
     async def service(stopping: asyncio.Event) -> None:
         tell = asyncio.Event()
 

@@ -67,8 +67,10 @@ def backend_words(url: str, state: "BackendState") -> str:
     """`http://backend:8000, version 0.1.0, authentication on, key accepted`."""
     if not state.reachable:
         return f"{url}, {'not reachable now' if state.reachable is False else 'has not answered yet'}"
-    on = state.auth.startswith("enabled")
-    words = [url, f"version {state.version or 'unknown'}", f"authentication {'on' if on else 'off'}"]
+    on = state.auth.startswith("enabled") or state.key_accepted is False
+    words = [url, f"version {state.version or 'unknown'}"]
+    if on or state.auth:
+        words.append(f"authentication {'on' if on else 'off'}")
     if on and state.key_accepted is not None:
         words.append("key accepted" if state.key_accepted else "KEY REFUSED")
     return ", ".join(words)

@@ -14,6 +14,8 @@ from forwarder.cli.console import FAILED
 
 log = logging.getLogger("forwarder")
 
+RELOAD_DELAY_S = 0.25  # a hundred SIGHUPs in a row are one reload each so long, so that others have their turn between
+
 Service = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 
@@ -38,9 +40,12 @@ async def _run(service: Service, reload: Callable[[], object] | None) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
-    loop.add_signal_handler(signal.SIGHUP, reload or _nothing)
+    waiting: asyncio.TimerHandle | None = None
+
+    def reload_soon() -> None:
+        nonlocal waiting
+        if reload is not None and (waiting is None or waiting.when() < loop.time()):
+            waiting = loop.call_later(RELOAD_DELAY_S, reload)
+
+    loop.add_signal_handler(signal.SIGHUP, reload_soon)
     await service(stopping)
-
-
-def _nothing(*_: object) -> None:
-    return

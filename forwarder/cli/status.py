@@ -4,6 +4,7 @@ The ledger is read from the outbox file; the telemetry port only adds whether th
 equation of the ledger does not hold.
 """
 
+import shutil
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 PROBE_DEADLINE_S = 2.0  # loopback answers in milliseconds; a hung process must not hang the command
 MAX_WORD_BYTES = 64
+LITTLE_ROOM_BYTES = 1 << 20  # SQLite asks for whole pages, in its file and in its log
 
 
 def status(
@@ -93,6 +95,10 @@ def _show(places: Places, state: str, ledger: "Ledger | None", wrong: list[str],
         return
     letters = plural(ledger.dead_letters, "dead letter")
     out(f"outbox    {places.outbox}, {ledger.bytes / (1 << 20):.1f} MiB, {letters}")
+    if (free_bytes := shutil.disk_usage(places.outbox.parent).free) < LITTLE_ROOM_BYTES:
+        out(
+            f"          {console.mark(good=False)} its disk is full: {free_bytes >> 10} KiB free; senders wait, make room"
+        )
     out(
         f"events    {ledger.detected:,} detected = {ledger.new:,} new + {ledger.update:,} update "
         f"+ {ledger.duplicate:,} duplicate + {ledger.expired:,} expired"

@@ -19,6 +19,7 @@ from forwarder.cli.background import (
     NotStartedError,
     Running,
     find_running,
+    make_data_dir,
     process_began,
     remove_run_file,
     start_detached,
@@ -126,7 +127,7 @@ def _run(plan: Plan) -> None:
     logs.configure(chosen.get("level", "info"), log_format)
     for notice in env.notices:
         log.warning("%s", notice)
-    plan.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_data_dir(plan.folder)
     audit_log = plan.audit_log or env.path("FORWARDER_AUDIT_LOG") or _usual_audit_log()
     if audit_log == NO_LOG:
         audit_log = ""

@@ -108,7 +108,9 @@ def test_not_a_database(tmp_path: Path) -> None:
     """Another kind of file is refused by name."""
     path = tmp_path / "notes.txt"
     path.write_text("not a database, but long enough to be taken for one" * 40)
-    with pytest.raises(ConfigError, match=r"cannot open the database .*notes\.txt: file is not a database"):
+    with pytest.raises(
+        ConfigError, match=r"cannot open the database .*notes\.txt: file is not a database; move it aside"
+    ):
         open_database(str(path))
 
 

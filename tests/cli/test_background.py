@@ -9,17 +9,28 @@ from forwarder.cli import background
 from forwarder.cli.background import (
     Running,
     find_running,
+    make_data_dir,
     process_began,
     read_run_file,
     remove_run_file,
     write_run_file,
 )
+from forwarder.errors import ConfigError
 
 
 @pytest.fixture
 def me() -> Running:
     """This very process."""
     return Running(pid=os.getpid(), began=process_began(os.getpid()), backend="127.0.0.1:8000")
+
+
+def test_a_data_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    """Which one, why, and what to do; not the bare words of the system."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file: it is no folder; choose another with --data-dir"):
+        make_data_dir(tmp_path / "file")
+    with pytest.raises(ConfigError, match=r"below: cannot write it: Not a directory; choose a folder"):
+        make_data_dir(tmp_path / "file" / "below")
 
 
 def test_a_living_process_is_found(tmp_path: Path, me: Running) -> None:

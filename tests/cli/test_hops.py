@@ -53,6 +53,14 @@ def test_an_audit_log_that_is_written_to(make: Make, tmp_path: Path) -> None:
     assert "quiet" in hop.advice
 
 
+def test_a_receiver_that_does_not_run(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not looked at, and what starts it is said."""
+    monkeypatch.setattr(module, "probe", lambda _: "down")
+    hop = check_telemetry(make())
+    assert hop.good is None
+    assert "forwarder up" in hop.advice
+
+
 def test_an_audit_log_that_is_not_there(make: Make, tmp_path: Path) -> None:
     """Bad, with what to compare."""
     (hop,) = check_audit_log(make(sources={"file": {"path": str(tmp_path / "none.log")}}))

@@ -21,6 +21,7 @@ URL = "http://backend:8000"
         ),
         (BackendState(reachable=True, version="0.1.0", auth="enabled", key_accepted=False), "KEY REFUSED"),
         (BackendState(reachable=True, version="v0.1.0", auth="disabled (set HEALERT_API_KEY)"), "authentication off"),
+        (BackendState(reachable=True, key_accepted=False), "version unknown, authentication on, KEY REFUSED"),
     ],
 )
 def test_a_backend_in_words(state: BackendState, words: str) -> None:
@@ -28,6 +29,11 @@ def test_a_backend_in_words(state: BackendState, words: str) -> None:
     said = backend_words(URL, state)
     assert said.startswith(URL)
     assert words in said
+
+
+def test_a_backend_that_did_not_say_whether_it_authenticates() -> None:
+    """Nothing is claimed about it."""
+    assert "authentication" not in backend_words(URL, BackendState(reachable=True))
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,13 @@ def test_a_ledger_that_does_not_balance_exits_1(run: Run, outbox: Path) -> None:
     assert "eligible 2 is not delivered 1" in result.stdout
 
 
+def test_a_full_disk_is_said(run: Run, outbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The receiver is alive and the ledger balances, but nothing comes in."""
+    full = module.shutil.disk_usage(outbox)._replace(free=4096)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: full)
+    assert "✗ its disk is full: 4 KiB free" in run("status", "--data-dir", outbox).stdout
+
+
 def test_before_the_first_start(run: Run, tmp_path: Path) -> None:
     """Without an outbox there is nothing wrong, only nothing there."""
     result = run("status", "--data-dir", tmp_path / "none")
