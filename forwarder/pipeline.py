@@ -17,6 +17,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from forwarder import __version__
 from forwarder.contracts import Batch, DeadLetter, Line, Source, Stopping, Submit
@@ -31,11 +32,13 @@ from forwarder.outbox import Ledger, Outbox, SinkInfo, read_ledger
 from forwarder.registry import Loaded, build_sink, build_source
 from forwarder.tasks import cancel, spawn
 from forwarder.telemetry import Telemetry
+from forwarder.wire.budget import ByteBudget
 
 log = logging.getLogger(__name__)
 
 SOURCES_STOP_S = 10.0  # below the 30 s that Kubernetes gives, and above a Fluent Bit flush
 SINKS_STOP_S = 12.0  # a delivery in flight has a deadline of 10 s of its own
+REFUSED_LATELY_S = 5.0  # not ready for so long after a refusal: senders that can choose go elsewhere, then try again
 GAUGES_EVERY_S = 2.0
 SLICE_LINES = 256  # after so many examined lines the event loop gets a turn: acks of other connections stay fast
 
@@ -49,8 +52,9 @@ class Pipeline:
         self.telemetry = telemetry
         self.detector = self._detector(load_rules(loaded.rules))
         self.sinks = {name: build_sink(name, loaded, telemetry) for name in loaded.sinks}
+        budget = ByteBudget()
         self.sources: dict[str, Source] = {
-            name: build_source(name, loaded, self.detector.screen, telemetry) for name in loaded.sources
+            name: build_source(name, loaded, self.detector.screen, telemetry, budget) for name in loaded.sources
         }
         limit = loaded.config.outbox.max_waiting_events
         self.outbox = Outbox(
@@ -65,14 +69,16 @@ class Pipeline:
         self._deliveries = [Delivery(self.outbox, sink, telemetry) for sink in self.sinks.values()]
         self._rules_seen = self._rules_state()
         self._closing = False
+        self._refused_at = -REFUSED_LATELY_S
         self._started: set[str] = set()
         telemetry["forwarder_info"].labels(__version__).set(1)
         telemetry["forwarder_rules_loaded"].set(len(self.detector.ruleset.rules))
 
     @property
     def ready(self) -> bool:
-        """Whether every source accepts."""
-        return not self._closing and len(self._started) == len(self.sources)
+        """Whether every source accepts, and nothing was refused a moment ago (a full disk, a backlog at its cap)."""
+        refused_lately = time.monotonic() - self._refused_at < REFUSED_LATELY_S
+        return not self._closing and not refused_lately and len(self._started) == len(self.sources)
 
     async def run(self, stopping: Stopping, started: Callable[[], None]) -> None:
         """Until `stopping` is set, or every source has read its input to the end. Raises ConfigError before it accepted
@@ -157,6 +163,7 @@ class Pipeline:
                 await self._submit(source, batch)
             except ForwarderError as error:
                 reason = "shutting_down" if isinstance(error, ShuttingDown) else "overloaded"
+                self._refused_at = time.monotonic()
                 self.telemetry["forwarder_batches_refused"].labels(source, reason).inc()
                 raise
 
@@ -187,7 +194,9 @@ class Pipeline:
 
     async def _commit(self, events: Sequence[FrictionEvent], dead: Sequence[DeadLetter]) -> None:
         # shielded: a source that gives up waiting must not tear a batch out of a group that is being written
-        result = await asyncio.shield(asyncio.wrap_future(self.outbox.commit(events, dead)))
+        future = asyncio.wrap_future(self.outbox.commit(events, dead))
+        future.add_done_callback(_looked_at)
+        result = await asyncio.shield(future)
         counter = self.telemetry["forwarder_events"]
         for name in ("new", "update", "duplicate", "expired"):
             counter.labels(name).inc(getattr(result, name))
@@ -277,13 +286,16 @@ class Pipeline:
     # --- what the metrics say ----------------------------------------------------------------------------------------
 
     async def _gauges(self) -> None:
-        fallback = 0
+        fallback, told = 0, ""
         counts = self.detector.screen.counts
         while True:
             try:
                 self.show(await asyncio.to_thread(read_ledger, self.loaded.outbox_path))
+                told = ""
             except (ForwarderError, OSError) as error:
-                log.warning("cannot read the ledger: %s", error)
+                if str(error) != told:
+                    log.warning("cannot read the ledger: %s", error)
+                told = str(error)
             self.telemetry["forwarder_screen_fallback"].inc(counts.fallback - fallback)
             fallback = counts.fallback
             await asyncio.sleep(GAUGES_EVERY_S)
@@ -300,6 +312,12 @@ class Pipeline:
             telemetry["forwarder_sink_oldest_seconds"].labels(name).set(sink.oldest_waiting_s or 0)
         telemetry["forwarder_dead_letters"].set(ledger.dead_letters)
         telemetry["forwarder_outbox_bytes"].set(ledger.bytes)
+
+
+def _looked_at(future: asyncio.Future[Any]) -> None:
+    """A batch whose source gave up waiting may fail later; asyncio would report that as an error nobody saw."""
+    if not future.cancelled():
+        future.exception()
 
 
 async def _wait(event: Stopping) -> None:

@@ -27,6 +27,7 @@ from forwarder.detection.actors import ROBOTS
 from forwarder.errors import ConfigError
 from forwarder.settings import Document, convert, expand, nearest, parse_bytes, resolve_path, rooted, shipped
 from forwarder.telemetry import Telemetry
+from forwarder.wire.budget import ByteBudget
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -146,12 +147,12 @@ def load_config(document: Document, environ: Mapping[str, str]) -> Loaded:
     return loaded
 
 
-def build_source(name: str, loaded: Loaded, screen: Screen, telemetry: Telemetry) -> Source:
-    """The source of that name; nothing is opened yet."""
+def build_source(name: str, loaded: Loaded, screen: Screen, telemetry: Telemetry, budget: ByteBudget) -> Source:
+    """The source of that name; nothing is opened yet. budget: what all sources of the process may hold together."""
     entry, settings = loaded.sources[name]
     component, _ = entry.load()
     cluster = getattr(settings, "cluster", "") or loaded.config.cluster
-    source: Source = component(name, settings, screen, telemetry, cluster)
+    source: Source = component(name, settings, screen, telemetry, cluster, budget=budget)
     return source
 
 

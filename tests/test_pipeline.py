@@ -1,6 +1,7 @@
 """The way of a batch: what is durable when `submit` returns, what was kept when it raised, what is counted."""
 
 import asyncio
+import gc
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -38,10 +39,10 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Pipeline]]:
     """Pipelines with an open outbox, a file source that is never run, and a backend that nobody serves."""
     opened: list[Pipeline] = []
 
-    def build(**outbox: Any) -> Pipeline:
+    def build(*, sources: dict[str, Any] | None = None, **outbox: Any) -> Pipeline:
         (tmp_path / "rules.yaml").write_text(RULES)
         settings = {
-            "sources": {"file": {"path": str(tmp_path / "audit.log")}},
+            "sources": {"file": {"path": str(tmp_path / "audit.log")}, **(sources or {})},
             "sinks": {"backend": {"url": "http://127.0.0.1:9"}},
             "detection": {"rules": ["rules.yaml"]},
             "outbox": {"path": "outbox.db", **outbox},
@@ -89,6 +90,28 @@ async def test_when_submit_returns_the_events_are_durable(make: Callable[..., Pi
     assert (ledger.new, ledger.update, ledger.detected) == (4, 4, 8)
     assert ledger.balanced() == []
     assert lines(pipeline) == {"received": 9, "unmatched": 1, "matched": 8, "rejected": 0}
+
+
+def test_all_sources_share_one_budget_of_bytes(make: Callable[..., Pipeline]) -> None:
+    """A second door is no second helping of memory."""
+    pipeline = make(sources={"more": {"type": "forward"}, "yet-more": {"type": "forward", "listen": "127.0.0.1:1"}})
+    file, one, two = (vars(source) for source in pipeline.sources.values())
+    assert one["budget"] is two["budget"] is file["_budget"]
+
+
+async def test_a_batch_that_was_given_up_and_fails_later_is_no_forgotten_error(
+    make: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The source's time is over before the outbox says no; nobody is left to hear it, and nothing is wrong."""
+    pipeline, answers = make(), [Future[Any]()]
+    monkeypatch.setattr(pipeline.outbox, "commit", lambda *_: answers[0])
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await pipeline.submit_for("file")(batch(*EXECS))
+    answers.pop().set_exception(Overloaded("outbox_locked"))
+    await asyncio.sleep(0.01)
+    gc.collect()
+    assert caplog.text == ""
 
 
 async def test_a_batch_that_came_twice_is_counted_once(make: Callable[..., Pipeline]) -> None:
@@ -194,6 +217,23 @@ async def test_a_source_that_gives_up_waiting_tears_nothing_apart(
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(pipeline.submit_for("file")(batch(*EXECS)), 0.01)
     assert not future.cancelled()
+
+
+async def test_a_receiver_that_refuses_is_not_ready_for_a_while(
+    make: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With several receivers behind a Service the others take over; then it is tried again."""
+    pipeline = make()
+    now = [1000.0]
+    monkeypatch.setattr("forwarder.pipeline.time.monotonic", lambda: now[0])
+    pipeline._started.update(pipeline.sources)
+    assert pipeline.ready
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline.outbox, "commit", failed(Overloaded("disk_full")))
+        assert not await acknowledged(pipeline.submit_for("file"), batch(*EXECS))
+    assert not pipeline.ready
+    now[0] += 6
+    assert pipeline.ready
 
 
 def test_changed_rules_are_used_and_bad_ones_are_not(

@@ -10,6 +10,7 @@ from forwarder.errors import ConfigError
 from forwarder.registry import SINKS, SOURCES, build_sink, build_source, load_config
 from forwarder.settings import parse_document
 from forwarder.telemetry import Telemetry
+from forwarder.wire.budget import ByteBudget
 
 GOOD: dict[str, Any] = {
     "sources": {"file": {"path": "/var/log/audit.log"}},
@@ -44,7 +45,7 @@ def test_every_setting_is_documented(entry: Any) -> None:
 def test_components_are_built_without_opening_anything() -> None:
     """Constructors have no side effects."""
     loaded = load(GOOD | {"cluster": "prod-eu-1"})
-    assert build_source("file", loaded, lambda *_: True, Telemetry()).name == "file"
+    assert build_source("file", loaded, lambda *_: True, Telemetry(), ByteBudget()).name == "file"
     assert build_sink("backend", loaded, Telemetry()).name == "backend"
 
 

@@ -5,6 +5,7 @@ dies). The command line reads it beside the service, and writes to it in short t
 writer and many readers work at once, and two writers wait for each other for up to BUSY_TIMEOUT_S.
 """
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -108,9 +109,10 @@ class Lock:
                 f"the outbox is in use by pid {owner or 'unknown'}; stop that process or set another `outbox.path`",
                 where=str(self._path),
             ) from None
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
         self._file = file
+        with contextlib.suppress(OSError):  # the number is for people; on a full disk the lock holds without it
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """The file stays: removing it would let two processes lock two different files of one name."""
@@ -199,7 +201,7 @@ def unusable(path: Path, error: sqlite3.Error) -> ConfigError:
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         words = "the outbox is damaged; move it aside (with its -wal file) and start again with an empty one"
     elif code == sqlite3.SQLITE_FULL:
-        words = "no space left for the outbox"
+        words = "no space left for the outbox; make room on its disk, or set another `outbox.path`"
     elif code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         words = "another program keeps the outbox locked"
     else:
@@ -223,6 +225,20 @@ def overloaded(error: sqlite3.Error) -> Overloaded | None:
     """What a source is told about a failed write: nothing was kept, try again; None when the error is our own bug."""
     reason = _OVERLOADED.get(_code(error))
     return Overloaded(reason) if reason else None
+
+
+def locked(error: Exception) -> bool:
+    """Whether another process keeps the file for itself: whatever is tried next would wait as long, and fail."""
+    return isinstance(error, sqlite3.Error) and _OVERLOADED.get(_code(error)) == "outbox_locked"
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file stands at `path`; None when there is none."""
+    try:
+        about = os.stat(path)
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -32,6 +32,10 @@ VACUUM_PAGES = 512  # given back to the file system per tick: 2 MiB, a few milli
 VACUUM_SHARE = 4  # and only while more than 1/4 of the file is free: pages that will be used again soon stay
 
 _FULL = "the outbox is full (%d of %d bytes): acknowledgements wait until its sinks take events; see `forwarder status`"
+_GONE = (
+    "the outbox %s was removed or replaced under the running process: acknowledgements wait, what is in it still goes"
+    " out; put it back, or restart to begin a new one"
+)
 _BACKLOG = "%d events wait for the sink %s, its limit: acknowledgements wait until it takes some"
 _PUSHED_OUT = (
     "too many events wait for the sink %s: the oldest became dead letters (%d now);"
@@ -71,6 +75,7 @@ class Outbox:
         self._clock = clock
         self._seen_s = seen_days * 86_400
         self._lock = file.Lock(self.path)
+        self._identity: tuple[int, int] | None = None
         self._writer = Writer(self)
         self._readers: dict[str, _Reader] = {}  # one per sink, so that no sink waits for another
         self._next_prune = time.monotonic() + PRUNE_EVERY_S
@@ -87,6 +92,7 @@ class Outbox:
         connection: sqlite3.Connection | None = None
         try:
             connection = file.create(self.path, max_bytes=self._max_bytes)
+            self._identity = file.identity(self.path)
             connection.execute("BEGIN IMMEDIATE")
             backlog.register(connection, self._sinks, self._clock())
             connection.execute("COMMIT")
@@ -117,7 +123,8 @@ class Outbox:
     def commit(self, events: Sequence[FrictionEvent], dead: Sequence[DeadLetter] = ()) -> "Future[CommitResult]":
         """Store one batch, all of it or nothing. The future is answered when it is durable; it raises
 
-        Overloaded: full, disk full, a required sink's backlog at its cap, or the queue too long; `reason` says which.
+        Overloaded: full, disk full, locked or gone, a required sink's backlog at its cap, or the queue too long; `reason`
+        says which.
         ShuttingDown: after close. ValueError: an id is no UUID, or a text no Unicode.
         """
         if not events and not dead:
@@ -131,11 +138,18 @@ class Outbox:
             return failed(ValueError("an event cannot be stored: its id is no UUID, or a text no Unicode"))
 
         def run(books: Books) -> CommitResult:
+            self._refuse_when_gone()
             self._refuse_when_full(books, events=bool(rows))
             return admission.admit(books, rows, dead, seen_s=self._seen_s)
 
         size = sum(len(row.payload) for row in rows) + sum(len(item.payload or b"") + len(item.head) for item in dead)
         return self._writer.submit(Job(run, _same, size_bytes=size, capped=True))
+
+    def _refuse_when_gone(self) -> None:
+        """SQLite would go on writing to a file without a name, and all of it would be gone after a restart."""
+        if file.identity(self.path) != self._identity:
+            self._notices.say(logging.ERROR, "gone", _GONE, self.path)
+            raise Overloaded("outbox_gone")
 
     def _refuse_when_full(self, books: Books, *, events: bool) -> None:
         used = ledger.used_bytes(books.connection)

@@ -1,7 +1,8 @@
 """The writer thread: turns all the jobs that wait into one transaction.
 
 One fsync serves every batch and every sink's answer that came while the last one ran. A transaction that fails is
-undone whole and its jobs are run again one by one, so a job that cannot be stored fails alone. A future is answered
+undone whole and its jobs are run again one by one, so a job that cannot be stored fails alone (where another process
+keeps the file locked they fail together: each would wait as long for itself). A future is answered
 only after COMMIT has returned, that is: after the bytes are on the disk.
 """
 
@@ -156,7 +157,7 @@ class Writer:
                 results = [_result(job, books) for job in jobs]
                 left_over = self._keeper.tidy(books)
         except Exception as error:  # noqa: BLE001 - the thread must live; whoever waits for the job gets the error
-            if len(jobs) > 1:
+            if len(jobs) > 1 and not file.locked(error):
                 return sum(self._transact([job]) for job in jobs) > 0  # each of them, whatever the others say
             self._fail(jobs, error)
             return False
@@ -190,7 +191,7 @@ class Writer:
         else:
             self._notices.say(logging.ERROR, "bug", "the outbox failed", exc_info=error)
         for job in jobs:
-            job.future.set_exception(refusal or error)
+            job.future.set_exception(Overloaded(refusal.reason) if refusal is not None else error)
 
     def _tick(self) -> None:
         assert self._connection is not None

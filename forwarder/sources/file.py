@@ -26,6 +26,7 @@ from forwarder.logfile.rotation import Rotation
 from forwarder.logfile.tail import DEFAULT_MAX_LINE_BYTES, Piece, Tail
 from forwarder.settings import parse_bytes
 from forwarder.telemetry import Telemetry
+from forwarder.wire.budget import ByteBudget
 
 log = logging.getLogger(__name__)
 
@@ -73,13 +74,21 @@ class FileSource:
     """A `contracts.Source` that reads a log in this machine's file system. The log is never written to."""
 
     def __init__(
-        self, name: str, settings: FileSettings, screen: Screen, telemetry: Telemetry, cluster: str = ""
+        self,
+        name: str,
+        settings: FileSettings,
+        screen: Screen,
+        telemetry: Telemetry,
+        cluster: str = "",
+        *,
+        budget: ByteBudget | None = None,
     ) -> None:
         """Raises ConfigError for sizes that cannot be; the file system is first touched by `run`."""
         self.name = name
         self._settings = settings
         self._screen = screen
         self._cluster = settings.cluster or cluster
+        self._budget = budget or ByteBudget()
         max_line_bytes = _size(settings.max_line_bytes, f"{name}.max_line_bytes", least=1 << 10)
         self._batch_bytes = _size(settings.batch_bytes, f"{name}.batch_bytes", least=1 << 10)
         self._rotation = Rotation(settings.path, from_start=settings.start == "beginning", follow=settings.follow)
@@ -99,18 +108,25 @@ class FileSource:
         stays in the loop, a batch at a time, because the screen is shared with other sources and knows no threads.
         """
         await asyncio.to_thread(self._open)
+        share = self._budget.share(on_change=_nothing)
         started()
         try:
             while not stopping.is_set():
+                if self._budget.spent:
+                    await _wait(stopping, self._settings.poll_interval_s)
+                    continue
                 piece = await asyncio.to_thread(self._read)
                 if piece is not None:
+                    share.resize(len(piece.data))
                     if not await self._hand_over(piece, submit, stopping):
                         break
+                    share.resize(0)
                 elif self._settings.follow:
                     await _wait(stopping, self._settings.poll_interval_s)
                 else:
                     break
         finally:
+            share.close()
             await asyncio.to_thread(self._close)
 
     async def _hand_over(self, piece: Piece, submit: Submit, stopping: Stopping) -> bool:
@@ -262,6 +278,10 @@ class FileSource:
         if now - self._complained_at.get(message, -COMPLAINT_INTERVAL_S) >= COMPLAINT_INTERVAL_S:
             self._complained_at[message] = now
             log.error("%s", message)
+
+
+def _nothing() -> None:
+    """The budget is looked at before every read."""
 
 
 async def _wait(stopping: Stopping, seconds: float) -> None:

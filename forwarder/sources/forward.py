@@ -38,13 +38,14 @@ from forwarder.wire.receive_buffer import BufferPool
 
 log = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 4096  # two workers on each of 2000 nodes; an idle connection holds about 5 KiB
+MAX_CONNECTIONS = 4096  # two workers on each of 2000 nodes; an idle one holds about 5 KiB, with TLS 100 KiB
 MAX_HELD_BYTES = 4 << 20  # of one message's candidates; a full Fluent Bit chunk has 2 MB of lines in all
 MAX_HELD_LINES = 10_000  # the same for short lines, whose objects weigh more than their bytes
-MAX_HELD_REJECTED = 1000  # a dead letter takes about 1 kB, and a peer may send nothing but what becomes one
+MAX_HELD_REJECTED = 1000  # a peer may send nothing but what becomes a dead letter
+REJECTED_BYTES = 1000  # of a DeadLetter without its payload
 LINE_OVERHEAD_BYTES = 120  # of a Line and its bytes object, beside the bytes
 DRAIN_MARGIN_S = 2.0  # beyond ack_timeout_s, until connections that are still busy are cut at shutdown
-ACCEPT_TURNS = 3  # of the event loop, until a connection accepted before the door closed has come to us
+ACCEPT_TURNS = 3  # of the event loop, until a connection that was accepted has come to us
 SWEEP_INTERVAL_S = 1.0
 HEAD_CHARACTERS = 300
 
@@ -105,7 +106,6 @@ class ForwardSource:
         self._address = _checked(name, settings)
         self._pool = BufferPool()
         self._connections: set[ForwardConnection] = set()
-        self._draining = False
         self._all_closed: asyncio.Event | None = None
         self._max_connections = settings.max_connections
         self._submit: Submit = _not_running
@@ -147,6 +147,11 @@ class ForwardSource:
             started()
             await stopping.wait()
         finally:
+            # A server that closes drops a connection that it has accepted and not yet handed over, without a word.
+            for opened in sockets:
+                loop.remove_reader(opened)
+            for _ in range(ACCEPT_TURNS):
+                await asyncio.sleep(0)
             for server in servers:
                 server.close()
             for opened in sockets:
@@ -164,10 +169,7 @@ class ForwardSource:
 
     async def _drain(self) -> None:
         """Acknowledge what has come completely, close everything; what takes too long is cut."""
-        self._draining = True
         self._all_closed = asyncio.Event()
-        for _ in range(ACCEPT_TURNS):
-            await asyncio.sleep(0)
         for connection in tuple(self._connections):
             connection.stop()
         if not self._connections:
@@ -186,9 +188,6 @@ class ForwardSource:
     def admit(self, connection: ForwardConnection) -> str:
         self._connections.add(connection)
         self._open.set(len(self._connections))
-        if self._draining:
-            asyncio.get_running_loop().call_soon(connection.stop)  # accepted just before the door closed
-            return ""
         if len(self._connections) > self._max_connections:
             return f"closed, {self._max_connections} connections are open; raise max_connections or add receivers"
         return ""
@@ -293,6 +292,7 @@ class Gatherer:
             offset=rest.offset,
         )
         self._rejected.append(letter)
+        self.held_bytes += REJECTED_BYTES
 
     def _keep(self, line: bytes, entries: Entries, at: int) -> None:
         line = line.rstrip(b"\r\n")
@@ -314,7 +314,7 @@ class Gatherer:
             payload=data if self._keep_raw else None,
         )
         self._rejected.append(letter)
-        self.held_bytes += len(data) if self._keep_raw else 0
+        self.held_bytes += REJECTED_BYTES + (len(data) if self._keep_raw else 0)
 
 
 def _checked(name: str, settings: ForwardSettings) -> Address:

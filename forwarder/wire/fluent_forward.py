@@ -27,7 +27,7 @@ import msgpack
 
 from forwarder.errors import ForwardProtocolError
 from forwarder.wire import forward_inflate
-from forwarder.wire.forward_entries import MAX_ENTRY_BYTES, EntryScanner, Scan
+from forwarder.wire.forward_entries import MAX_ENTRIES_PER_SCAN, MAX_ENTRY_BYTES, EntryScanner, Scan
 from forwarder.wire.forward_events import (
     NEED_DATA,
     Entries,
@@ -75,7 +75,7 @@ class ForwardReceiver:
         self._log_key = log_key.encode()
         self._handshake = handshake
         self._buffer = ReceiveBuffer(pool)
-        self._window_bytes = 0  # inflated and not consumed
+        self._inflating_bytes = 0  # what is inflated and not consumed, and the decompressor's own memory
         self._entries = 0  # of the present message
         self._steps = self._run()
         self._error: ForwardProtocolError | None = None
@@ -83,7 +83,7 @@ class ForwardReceiver:
     @property
     def held_bytes(self) -> int:
         """The memory that this receiver keeps from others."""
-        return self._buffer.held_bytes + self._window_bytes
+        return self._buffer.held_bytes + self._inflating_bytes
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Take bytes that were received, in order. They are copied."""
@@ -97,9 +97,12 @@ class ForwardReceiver:
         """`size` bytes were received into what `room` gave."""
         self._buffer.wrote(size)
 
-    def rest(self) -> None:
-        """Hold no more memory than needed; for an owner who asked for `room` and received nothing."""
-        self._buffer.rest()
+    def close(self) -> None:
+        """Let go of all memory at once, what was received and not told included; after this only an error comes."""
+        self._steps.close()
+        self._buffer.release()
+        self._inflating_bytes = 0
+        self._error = ForwardProtocolError("the connection is closed")
 
     def next_event(self) -> Event:
         """The next thing that the received bytes say. Raises ForwardProtocolError, and from then on always."""
@@ -190,7 +193,7 @@ class ForwardReceiver:
         while entries:
             buffer = self._buffer
             start = buffer.start
-            found = scanner.scan(buffer.data, start, buffer.end, entries)
+            found = scanner.scan(buffer.data, start, buffer.end, min(entries, MAX_ENTRIES_PER_SCAN))
             buffer.start = found.stop
             if len(found):
                 entries -= len(found)
@@ -244,6 +247,7 @@ class ForwardReceiver:
         offset = inflated = 0  # of window[0], of the end of the window, in the inflated blob
         while True:
             piece = inflater.read()
+            self._inflating_bytes = len(window) + len(piece) + inflater.held_bytes
             if not piece:
                 if not left:
                     break
@@ -251,6 +255,7 @@ class ForwardReceiver:
                 if fed:
                     inflater.feed(self._take(fed))
                     left -= fed
+                    yield Entries(window, [], [], [], offset)  # so that nobody waits for thousands of empty members
                 else:
                     yield NEED_DATA
                 continue
@@ -264,7 +269,6 @@ class ForwardReceiver:
                 yield Entries(window, [], [], [], offset)  # so that nobody waits for 256 MiB to be hashed
                 continue
             window += piece
-            self._window_bytes = len(window)
             position = 0
             while True:
                 found = scanner.scan(window, position, len(window))
@@ -280,7 +284,7 @@ class ForwardReceiver:
                 window = window[position:]
                 offset += position
         inflater.finish()
-        self._window_bytes = 0
+        self._inflating_bytes = 0
         if window:
             raise ForwardProtocolError("a compressed blob that ends in the middle of an entry")
         if rest is not None:

@@ -32,7 +32,7 @@ HANDSHAKE_DEADLINE_S: Final = 10.0  # TLS and PING together; Fluent Bit's own li
 TLS_SHUTDOWN_S: Final = 1.0  # for the client's goodbye; older Fluent Bits try to use a connection that is half closed
 RETRY_INTERVAL_S: Final = 0.25  # an overloaded pipeline is asked again this often at least: acks wait for it
 MIN_RETRY_INTERVAL_S: Final = 0.01
-TURN_ENTRIES: Final = 20_000  # then other connections get their turn: about 20 ms
+TURN_S: Final = 0.01  # then others get their turn; a usual read is decoded in less, a bomb in more by one step
 MAX_WAITING_ACKS: Final = 1000  # of messages that were complete in one read; the node client sends many at once
 
 
@@ -125,8 +125,6 @@ class ForwardConnection(asyncio.BufferedProtocol):
             self._begin()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        if self._door.tls is not None:  # TLS asks for a buffer although nothing may come of it
-            self._loop.call_soon(self._receiver.rest)
         return self._receiver.room()
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -200,7 +198,8 @@ class ForwardConnection(asyncio.BufferedProtocol):
         """Read or do not read, as the state demands."""
         if self._transport is None or self._gatherer is None:
             return
-        self._share.resize(self._receiver.held_bytes + self._gatherer.held_bytes + self._in_flight_bytes)
+        received = self._receiver.held_bytes + self._gatherer.held_bytes + self._in_flight_bytes
+        self._share.resize(received + self._transport.get_write_buffer_size())
         starved = self._door.budget.spent
         if not starved:
             self._starved_s = 0.0
@@ -278,20 +277,18 @@ class ForwardConnection(asyncio.BufferedProtocol):
 
     def _decode(self, gatherer: Gatherer) -> bool:
         """Whether more bytes are needed; if not, a batch was submitted or the turn is over."""
-        left = TURN_ENTRIES
+        until = self._loop.time() + TURN_S
         while True:
             event = self._receiver.next_event()
             match event:
                 case Entries():
                     gatherer.add(event)
-                    left -= 1 + len(event.spans) + len(event.others)
                     if gatherer.full:
                         self._submit()
                         return False
                 case MessageStart():
                     pass
                 case MessageEnd():
-                    left -= 1
                     self._complete += 1
                     if event.chunk is not None:
                         self._acks.append(ack(event.chunk))
@@ -304,8 +301,8 @@ class ForwardConnection(asyncio.BufferedProtocol):
                 case _ if event is NEED_DATA:
                     return True
                 case _:
-                    left -= 1  # a heartbeat
-            if left < 0 or len(self._acks) >= MAX_WAITING_ACKS:
+                    pass  # a heartbeat
+            if self._loop.time() > until or len(self._acks) >= MAX_WAITING_ACKS:
                 if self._complete:
                     self._submit()
                 else:
@@ -378,5 +375,6 @@ class ForwardConnection(asyncio.BufferedProtocol):
         if not self._lost or self._securing or self._submitting or self._turn_over or self._gone:
             return
         self._gone = True
+        self._receiver.close()
         self._share.close()
         self._door.closed(self, self._cause or ("empty" if self._silent else "peer"))

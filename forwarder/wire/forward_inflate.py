@@ -26,6 +26,7 @@ except ImportError:
 MAX_INFLATED_BYTES = 256 << 20  # per message, as in Fluentd; a full Fluent Bit chunk inflates to 2 to 3 MB
 FEED_BYTES = 16 << 10  # thousands of empty gzip members may stand in here, and each costs a copy of what follows it
 PIECE_BYTES = 256 << 10  # still in the CPU's second cache when the entries in it are screened
+GZIP_STATE_BYTES = 88 << 10  # of an open member in isal, its window included; zlib takes half of it
 ZSTD_WINDOW_BYTES = 8 << 20  # what RFC 8878 asks decoders to support; a frame may ask for gigabytes
 _ZSTD_STEP_BYTES = 256  # its decompressor takes no limit; four bytes may stand for a block of 128 KiB, so this is 8 MiB
 
@@ -44,6 +45,11 @@ class Inflater:
     def __init__(self) -> None:
         self._member: Any = None  # the decompressor of the member that is open
         self._waiting = b""
+
+    @property
+    def held_bytes(self) -> int:
+        """The decompressor's own memory, which the sender's choice of a window makes large."""
+        raise NotImplementedError
 
     def feed(self, data: bytes) -> None:
         """The next compressed bytes, at most FEED_BYTES; only after `read` gave b"" for the earlier ones."""
@@ -86,6 +92,10 @@ class _Gzip(Inflater):
     _errors = zlib.error
     _name = "gzip"
 
+    @property
+    def held_bytes(self) -> int:
+        return GZIP_STATE_BYTES if self._member is not None else 0
+
     def _open(self) -> Any:
         return zlib.decompressobj(wbits=_GZIP_FORMAT)
 
@@ -97,8 +107,16 @@ class _Zstd(Inflater):
     _errors = zstandard.ZstdError
     _name = "zstd"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._frames = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
+
+    @property
+    def held_bytes(self) -> int:
+        return self._frames.memory_size()
+
     def _open(self) -> Any:
-        return zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES).decompressobj()
+        return self._frames.decompressobj()
 
     def _inflate(self, member: Any, data: bytes) -> tuple[bytes, bytes]:
         return member.decompress(data[:_ZSTD_STEP_BYTES]), data[_ZSTD_STEP_BYTES:]

@@ -1,5 +1,6 @@
 """Who may open an outbox file, and what is said about one that cannot be used."""
 
+import errno
 import os
 import sqlite3
 import stat
@@ -36,6 +37,20 @@ def test_a_second_process_is_refused_with_the_pid_of_the_first(tmp_path) -> None
     first.release()
     second.acquire()
     second.release()
+
+
+def test_a_lock_holds_where_no_byte_can_be_written(tmp_path, monkeypatch) -> None:
+    """On a full disk the number of the process is missing, nothing else."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    first, second = Lock(tmp_path / "outbox.db"), Lock(tmp_path / "outbox.db")
+    first.acquire()
+    with pytest.raises(ConfigError, match="in use by pid unknown"):
+        second.acquire()
+    first.release()
 
 
 def test_a_failed_open_gives_the_lock_back(bench) -> None:

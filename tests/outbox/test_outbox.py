@@ -71,6 +71,24 @@ def test_a_full_disk_keeps_nothing_of_a_batch(bench, monkeypatch) -> None:
     assert bench.balanced()
 
 
+def test_an_outbox_that_was_removed_takes_nothing_more(bench, caplog) -> None:
+    """What went into a file without a name would be gone after a restart; what is in it still goes out."""
+    outbox = bench.open(BACKEND)
+    bench.commit(bench.event(1))
+    away = bench.path.with_name("away.db")
+    bench.path.rename(away)
+    for _ in range(2):
+        with pytest.raises(Overloaded, match="outbox_gone"):
+            bench.commit(bench.event(2))
+        bench.path.touch()  # nor is another file of that name ours
+    assert "was removed or replaced" in caplog.text
+    assert bench.answer("backend", Done()) == 1
+    away.rename(bench.path)
+    assert bench.commit(bench.event(2)).new == 1
+    assert outbox.ledger().new == 2
+    assert bench.balanced()
+
+
 def test_answers_still_fit_when_events_no_longer_do(bench) -> None:
     """A full outbox must be able to drain: there is headroom for outcomes beyond the limit."""
     outbox = bench.open(BACKEND, max_bytes=1 << 20)

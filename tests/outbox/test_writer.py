@@ -3,12 +3,14 @@
 import logging
 import sqlite3
 import threading
+import time
 from concurrent.futures import CancelledError
+from contextlib import closing
 
 import pytest
 
 from forwarder.errors import Overloaded, ShuttingDown
-from forwarder.outbox import CommitResult, SinkInfo, writer
+from forwarder.outbox import CommitResult, SinkInfo, file, writer
 from forwarder.outbox.writer import Job
 
 BACKEND = SinkInfo("backend")
@@ -95,6 +97,21 @@ def test_a_disk_that_fails_makes_senders_wait(bench, caplog, code, reason) -> No
     assert caught.value.reason == reason
     assert "nothing is lost" in caplog.text
     assert bench.commit(bench.event(1)).new == 1
+
+
+def test_what_another_process_keeps_locked_fails_together(bench, monkeypatch) -> None:
+    """Each job alone would wait as long as the first did, and a stop would take minutes."""
+    monkeypatch.setattr(file, "BUSY_TIMEOUT_S", 0.2)
+    outbox = bench.open(BACKEND)
+    with closing(sqlite3.connect(bench.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        futures = [outbox.commit([bench.event(number)]) for number in range(50)]
+        began = time.monotonic()
+        bench.close()
+        assert time.monotonic() - began < 3
+    assert {future.exception(0).reason for future in futures} == {"outbox_locked"}
+    bench.open(BACKEND)
+    assert bench.commit(*map(bench.event, range(50))).new == 50
 
 
 def test_the_queue_has_an_end(bench, monkeypatch) -> None:

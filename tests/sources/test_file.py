@@ -10,7 +10,9 @@ from forwarder.errors import ConfigError, Overloaded, ShuttingDown
 from forwarder.logfile import checkpoint
 from forwarder.settings import convert, parse_document
 from forwarder.sources.file import MAX_RETRY_AFTER_S, FileSettings, FileSource, environment_path
+from forwarder.tasks import spawn
 from forwarder.telemetry import Telemetry
+from forwarder.wire.budget import ByteBudget
 
 
 def _match(buffer, start, end):
@@ -326,6 +328,23 @@ async def test_following_without_a_checkpoint_says_what_that_means(log, source, 
     stopping = asyncio.Event()
     await _run(source(checkpoint="", follow=True), Pipeline(after=lambda _: stopping.set()), stopping)
     assert "lines written while this is not running are not seen" in caplog.text
+
+
+async def test_what_is_held_counts_against_the_budget_of_the_process(log, source):
+    """And nothing is read while others have spent it."""
+    log.write_bytes(b"match 1\n" * 100)
+    reader, held = source(), []
+    reader._budget = budget = ByteBudget(1000)
+    other = budget.share(on_change=lambda: None)
+    other.resize(2000)
+    pipeline = Pipeline(after=lambda _: held.append(budget.used_bytes))
+    running = spawn(_run(reader, pipeline), name="reader")
+    await asyncio.sleep(0.05)
+    assert pipeline.received == 0
+    other.resize(1)
+    await running
+    assert (pipeline.received, held) == (100, [801])
+    assert budget.used_bytes == 1
 
 
 async def test_the_log_is_left_as_it_was(log, source):

@@ -496,16 +496,37 @@ def test_a_decompression_bomb_ends_at_the_limit_with_little_memory(how, monkeypa
     assert max(held) < 12 << 20
 
 
-def test_one_event_holds_a_bounded_number_of_entries():
+@pytest.mark.parametrize(
+    "entries",
+    [msgpack.packb([1, {"log": ""}]) * 50_000, [[1, {"log": ""}]] * 50_000, [[1, {}]] * 50_000, [None] * 50_000],
+    ids=["packed", "lines", "maps", "nils"],
+)
+def test_one_event_holds_a_bounded_number_of_entries(entries):
     """Half a million tiny entries in one read leave in many events."""
     receiver = ForwardReceiver()
-    receiver.receive_data(_pack("t", msgpack.packb([1, {"log": ""}]) * 50_000))
+    receiver.receive_data(_pack("t", entries))
     sizes = []
     while (event := receiver.next_event()) is not NEED_DATA:
         if isinstance(event, Entries):
             sizes.append(len(event.spans) + len(event.others))
     assert sum(sizes) == 50_000
     assert max(sizes) <= MAX_ENTRIES_PER_SCAN
+
+
+def test_a_window_that_the_sender_has_chosen_is_counted():
+    """Eight megabytes for a few bytes that never end: each of thousands of connections may ask for them."""
+    frame = zstandard.ZstdCompressor(compression_params=zstandard.ZstdCompressionParameters(window_log=23))
+    compressor = frame.compressobj()  # does not say its size
+    blob = compressor.compress(bytes(20 << 20)) + compressor.flush()
+    receiver = ForwardReceiver()
+    receiver.receive_data(_pack("t", blob, {"chunk": "c"})[: len(blob) // 2])
+    while receiver.next_event() is not NEED_DATA:
+        pass
+    assert receiver.held_bytes > 8 << 20
+    receiver.receive_data(_pack("t", blob, {"chunk": "c"})[len(blob) // 2 :])
+    while receiver.next_event() is not NEED_DATA:
+        pass
+    assert receiver.held_bytes < 1 << 20
 
 
 @pytest.mark.parametrize(

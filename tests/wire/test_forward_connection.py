@@ -1,11 +1,14 @@
 """One connection, with a transport and a door of the test's own: what leaves, in how many writes, and when."""
 
 import asyncio
+import gzip
 import logging
+import os
 from itertools import chain
 
 import msgpack
 import pytest
+import zstandard
 
 from forwarder.errors import ForwardProtocolError, Overloaded, ShuttingDown
 from forwarder.wire import forward_connection
@@ -22,10 +25,14 @@ class Transport(asyncio.Transport):
     def __init__(self):
         super().__init__({"peername": ("10.0.0.7", 5000)})
         self.writes, self.closing, self.reading, self.aborted = [], False, True, False
+        self.unread_bytes = 0
 
     def write(self, data):
         assert not self.closing
         self.writes.append(bytes(data))
+
+    def get_write_buffer_size(self):
+        return self.unread_bytes
 
     def close(self):
         self.closing = True
@@ -439,7 +446,7 @@ async def test_who_holds_memory_and_waits_for_more_too_long_is_closed():
 
 async def test_a_flood_of_entries_lets_others_have_their_turn(monkeypatch):
     """Decoding stops after a while, and goes on after whoever else is ready."""
-    monkeypatch.setattr(forward_connection, "TURN_ENTRIES", 10)
+    monkeypatch.setattr(forward_connection, "TURN_S", -1.0)
     monkeypatch.setattr(Gatherer, "full", False)
     client = Client(door := Door())
     client.send(b"".join(msgpack.packb(["t", [[1, {"log": "a"}]] * 6, {}]) for _ in range(9)))
@@ -449,6 +456,45 @@ async def test_a_flood_of_entries_lets_others_have_their_turn(monkeypatch):
         taken.append(sum(map(len, door.batches)))
     assert taken[0] < 54
     assert taken[-1] == 54
+
+
+async def test_a_packet_of_bombs_lets_others_have_their_turn(monkeypatch):
+    """Few entries, or none, may take long: a turn is measured in time."""
+    monkeypatch.setattr(forward_connection, "TURN_S", 0.001)
+    client = Client(Door())
+    bomb = zstandard.compress(bytes(100 << 20))
+    client.send(b"".join(msgpack.packb(["t", blob, {"chunk": "c"}]) for blob in (bomb, gzip.compress(b"") * 10_000)))
+    turns = 0
+    while not client.writes:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 10
+    client.lose()
+
+
+async def test_a_connection_that_is_gone_holds_nothing():
+    """It is in a cycle with its transport, so its memory would wait for the garbage collector."""
+    client = Client(Door())
+    blob = zstandard.compress(os.urandom(200_000))
+    client.send(msgpack.packb(["t", blob])[:-1000])
+    assert client.connection._receiver.held_bytes > 100_000
+    client.lose()
+    assert client.connection._receiver.held_bytes == 0
+    assert client.door.budget.used_bytes == 0
+    with pytest.raises(ForwardProtocolError, match="closed"):
+        client.connection._receiver.next_event()
+
+
+async def test_acknowledgements_that_are_not_read_count_against_the_budget():
+    """A thousand clients that only ever send would otherwise make us hold what they leave."""
+    client = Client(door := Door(budget=1000))
+    client.transport.unread_bytes = 1001
+    client.connection.pause_writing()
+    assert door.budget.spent
+    client.transport.unread_bytes = 0
+    client.connection.resume_writing()
+    assert not door.budget.spent
+    client.lose()
 
 
 async def test_a_fault_in_the_decoder_is_seen_and_not_acknowledged():

@@ -1,6 +1,7 @@
 """Doors: none is open to strangers, and what is wrong with a certificate is said in words that help."""
 
 import ssl
+from asyncio import sslproto
 
 import pytest
 import trustme
@@ -8,6 +9,7 @@ import trustme
 from forwarder.errors import ConfigError
 from forwarder.settings import parse_address
 from forwarder.wire.listen import (
+    TLS_BUFFER_BYTES,
     Identity,
     TlsSettings,
     allow_open_files,
@@ -82,6 +84,12 @@ def test_files_that_do_not_do_are_named(files, names, words):
     )
     with pytest.raises(ConfigError, match=words):
         server_context(settings)
+
+
+def test_a_tls_connection_that_never_speaks_costs_little(files):
+    """It is there before anybody knows who comes; asyncio's own buffers would be a gigabyte for 4096 of them."""
+    server_context(TlsSettings(cert_file=files("one.crt"), key_file=files("one.key")))
+    assert sslproto.SSLProtocol.max_size == TLS_BUFFER_BYTES < 100_000
 
 
 def test_who_a_certificate_is_about():

@@ -51,6 +51,28 @@ def test_an_idle_connection_holds_nothing():
     assert other.data is used
 
 
+def test_many_that_ask_for_room_and_receive_nothing_share_one_buffer():
+    """A transport asks before it learns that the peer is gone; a whole cluster of agents may go in one moment."""
+    pool = BufferPool()
+    buffers = [ReceiveBuffer(pool) for _ in range(100)]
+    _receive(buffers[0], b"x" * 1000)
+    for buffer in buffers:
+        buffer.room()
+    assert sum(buffer.held_bytes for buffer in buffers) == 1000 + BUFFER_BYTES
+    assert bytes(buffers[0].data[: buffers[0].end]) == b"x" * 1000
+
+
+def test_a_connection_that_is_gone_gives_its_buffer_back():
+    """Also when something in it was never consumed."""
+    pool = BufferPool()
+    buffer = ReceiveBuffer(pool)
+    _receive(buffer, b"x" * 100_000)
+    used = buffer.data
+    buffer.release()
+    assert (buffer.held_bytes, len(buffer)) == (0, 0)
+    assert pool.take() is used
+
+
 def test_a_small_rest_is_set_aside_and_a_large_one_stays():
     """Copying a cut entry frees the buffer; copying a large one at every read would be work for nothing."""
     buffer = ReceiveBuffer()
@@ -71,6 +93,15 @@ def test_growing_byte_by_byte_copies_each_byte_a_few_times_at_most():
         last = buffer.data
     assert len(buffer) == 4_000_000
     assert moves < 8
+
+
+def test_one_read_is_bounded_whatever_is_held():
+    """A kernel may have megabytes ready, and all of one read is looked at in one go."""
+    buffer = ReceiveBuffer()
+    for _ in range(3):
+        buffer.append(bytes(3 << 20))
+    assert len(buffer.data) - buffer.end > BUFFER_BYTES
+    assert len(buffer.room()) == BUFFER_BYTES
 
 
 def test_consuming_a_little_at_a_time_does_not_move_the_rest_every_time():
