@@ -50,9 +50,15 @@ def doctor(
     send: Annotated[
         bool, typer.Option("--send", help="Send one test event through all hops and read it back.")
     ] = False,
+    client_cert: Annotated[
+        Path | None, typer.Option(help="With --send: PEM certificate for a door that asks clients for one.")
+    ] = None,
+    client_key: Annotated[Path | None, typer.Option(help="Its private key.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per hop, for machines.")] = False,
 ) -> None:
     """Check every hop and say what to do next; exit 1 when one is not in order, 2 when the settings are not."""
+    if bool(client_cert) is not bool(client_key):
+        raise ConfigError("--client-cert and --client-key go together")
     logging.disable(logging.CRITICAL)  # what the parts would log is said here, once, with advice
     try:
         loaded = settings(config, folder)
@@ -71,9 +77,10 @@ def doctor(
             _show(one, as_json)
             hops.append(one)
     if send:
-        from forwarder.cli.probe_event import follow_test_event
+        from forwarder.cli.probe_event import ClientCertificate, follow_test_event
 
-        for one in follow_test_event(loaded):
+        certificate = ClientCertificate(str(client_cert), str(client_key)) if client_cert and client_key else None
+        for one in follow_test_event(loaded, certificate):
             _show(one, as_json)
             hops.append(one)
     bad = [hop for hop in hops if hop.good is False]

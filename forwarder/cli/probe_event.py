@@ -10,7 +10,6 @@ import msgspec
 
 from forwarder.cli.hops import CONNECT_DEADLINE_S, START_IT, Hop, connect
 from forwarder.errors import ConfigError, ForwardProtocolError
-from forwarder.events.friction import event_id
 from forwarder.settings import Address, parse_address
 
 if TYPE_CHECKING:
@@ -29,14 +28,16 @@ READ_BACK_EVENTS = 500  # the newest so many are searched
 
 
 class TestEvent(msgspec.Struct, frozen=True):
-    """line: what is sent. id: the friction event's, once detected. timestamp: when it was made."""
+    """line: what is sent. audit_id: by which it is found again; its id depends on the cluster that the door gives it.
+    timestamp: when it was made.
+    """
 
     line: bytes
-    id: str
+    audit_id: str
     timestamp: str
 
 
-def make_test_event(cluster: str) -> TestEvent:
+def make_test_event() -> TestEvent:
     """A new test event; no client of an apiserver can set a top-level field, so none can pass as one."""
     audit_id = str(uuid.uuid4())
     now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
@@ -54,10 +55,17 @@ def make_test_event(cluster: str) -> TestEvent:
         "requestReceivedTimestamp": now,
         "stageTimestamp": now,
     }
-    return TestEvent(msgspec.json.encode(event), event_id(cluster, audit_id, now, RULE), now)
+    return TestEvent(msgspec.json.encode(event), audit_id, now)
 
 
-def follow_test_event(loaded: "Loaded") -> Iterator[Hop]:
+class ClientCertificate(msgspec.Struct, frozen=True):
+    """PEM files with which a door that asks for client certificates lets one in."""
+
+    cert_file: str
+    key_file: str
+
+
+def follow_test_event(loaded: "Loaded", certificate: ClientCertificate | None = None) -> Iterator[Hop]:
     """Send one and look for it at each hop; ends at the first hop that does not pass it on."""
     doors = [one[1] for one in loaded.sources.values() if one[0].component == "ForwardSource"]
     backends = [one[1] for one in loaded.sinks.values() if one[0].component == "BackendSink"]
@@ -65,10 +73,10 @@ def follow_test_event(loaded: "Loaded") -> Iterator[Hop]:
         yield Hop("send", good=None, text="no forward source to send to; a file source is only ever read from")
         return
     door = doors[0]
-    event = make_test_event(getattr(door, "cluster", "") or loaded.config.cluster)
+    event = make_test_event()
     before = _new_events(loaded)
     began = time.monotonic()
-    sent = send(door, event.line)
+    sent = send(door, event.line, certificate)
     yield sent
     if not sent.good:
         return
@@ -81,7 +89,7 @@ def follow_test_event(loaded: "Loaded") -> Iterator[Hop]:
         yield _arrived(settings, event, began)
 
 
-def send(door: Any, line: bytes) -> Hop:
+def send(door: Any, line: bytes, certificate: ClientCertificate | None = None) -> Hop:
     """Through the Forward door. An independent client where the door asks for no key; it knows no acknowledgements,
     so what became of the event is seen at the next hop. Ours where there is a key or TLS; good once acknowledged.
     """
@@ -99,7 +107,7 @@ def send(door: Any, line: bytes) -> Hop:
         began = time.monotonic()
         try:
             if getattr(door, "tls", None):
-                connection = _with_tls(connection, door.tls)
+                connection = _with_tls(connection, door.tls, certificate)
             if door.shared_key or getattr(door, "users", None):
                 _handshake(connection, door)
             chunk = uuid.uuid4().hex.encode()
@@ -168,7 +176,7 @@ def _message(connection: "socket.socket", reader: Any) -> bytes:
     return bytes(found)
 
 
-def _with_tls(connection: "socket.socket", tls: Any) -> "socket.socket":
+def _with_tls(connection: "socket.socket", tls: Any, certificate: ClientCertificate | None) -> "socket.socket":
     """Trusts exactly the certificate that the settings name: this asks our own listener on our own machine."""
     import ssl
 
@@ -176,10 +184,16 @@ def _with_tls(connection: "socket.socket", tls: Any) -> "socket.socket":
     context.check_hostname = False  # it is reached by an address that its certificate need not carry
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.load_verify_locations(tls.cert_file)
-    if getattr(tls, "client_ca_file", ""):
-        raise ForwardProtocolError(
-            "it wants client certificates, which `doctor` has none of; let Fluent Bit send instead"
-        )
+    if getattr(tls, "client_ca_file", "") and certificate is None:
+        raise ForwardProtocolError("it wants client certificates: name one with --client-cert and --client-key")
+    if certificate is not None:
+        try:
+            context.load_cert_chain(certificate.cert_file, certificate.key_file)
+        except OSError as error:
+            reason = error.strerror or "certificate and key do not belong together, or are no PEM files"
+            raise ConfigError(
+                f"cannot be used as a client's certificate: {reason}", where=certificate.cert_file
+            ) from None
     return context.wrap_socket(connection)
 
 
@@ -212,7 +226,7 @@ def _arrived(settings: Any, event: TestEvent, began: float) -> Hop:
     try:
         while True:
             reply = client.call(
-                "GET", f"{url}/events?limit={READ_BACK_EVENTS}&include_tests=true", deadline_s=ACK_DEADLINE_S
+                "GET", f"{url}/api/v1/events?limit={READ_BACK_EVENTS}&include_tests=true", deadline_s=ACK_DEADLINE_S
             )
             found = isinstance(reply, Reply) and reply.status == 200 and _holds(reply.body, event)
             took_s = time.monotonic() - began
@@ -233,4 +247,6 @@ def _holds(body: bytes, event: TestEvent) -> bool:
         rows = msgspec.json.decode(body)
     except msgspec.DecodeError:
         return False
-    return isinstance(rows, list) and any(isinstance(row, dict) and row.get("id") == event.id for row in rows)
+    return isinstance(rows, list) and any(
+        isinstance(row, dict) and row.get("audit_id") == event.audit_id for row in rows
+    )

@@ -16,7 +16,7 @@ import hashlib
 import logging
 import ssl
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 
@@ -68,6 +68,7 @@ class ForwardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ack_timeout_s: how long an acknowledgement may wait for the outbox before the connection is closed without it,
     seconds; below the client's net.io_timeout (5 in the shipped settings), so that we and not it decide.
     keep_raw_dead_letters: keep the bytes of records that gave no line, which may hold secrets.
+    udp_heartbeat: answer Fluentd's `heartbeat_type udp` on the same port; its default and Fluent Bit need none.
     """
 
     listen: str = "127.0.0.1:24224"
@@ -82,6 +83,7 @@ class ForwardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     idle_timeout_s: Annotated[float, msgspec.Meta(gt=30, le=86_400)] = 120.0
     ack_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=300)] = 3.0
     keep_raw_dead_letters: bool = False
+    udp_heartbeat: bool = False
 
 
 class ForwardSource:
@@ -137,12 +139,15 @@ class ForwardSource:
                 self._max_connections,
             )
         servers: list[asyncio.Server] = []
+        heartbeats: list[asyncio.DatagramTransport] = []
         sweeper = spawn(self._sweep(loop), name=f"{self.name} sweeper")
         try:
             servers += [
                 await loop.create_server(lambda: ForwardConnection(self), sock=opened, backlog=listen.BACKLOG)
                 for opened in sockets
             ]
+            if self._settings.udp_heartbeat:
+                heartbeats += [await self._answer_heartbeats(loop, address, where) for address in self.addresses]
             log.info("%s: listening on %s", self.name, ", ".join(map(str, self.addresses)))
             started()
             await stopping.wait()
@@ -154,12 +159,28 @@ class ForwardSource:
                 await asyncio.sleep(0)
             for server in servers:
                 server.close()
+            for transport in heartbeats:
+                transport.close()
             for opened in sockets:
                 opened.close()
             for address in self.addresses:
                 listen.remove(address)
             await self._drain()
             await cancel(sweeper)
+
+    @staticmethod
+    async def _answer_heartbeats(
+        loop: asyncio.AbstractEventLoop, address: Address, where: str
+    ) -> asyncio.DatagramTransport:
+        if address.path:
+            raise ConfigError("a Unix socket has no UDP port", where=f"{where}.udp_heartbeat")
+        try:
+            transport, _ = await loop.create_datagram_endpoint(Heartbeats, local_addr=(address.host, address.port))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on UDP {address}: {error.strerror}", where=f"{where}.udp_heartbeat"
+            ) from None
+        return transport
 
     async def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
@@ -228,6 +249,19 @@ class ForwardSource:
         self._closed.labels(self.name, cause).inc()
         if self._all_closed is not None and not self._connections:
             self._all_closed.set()
+
+
+class Heartbeats(asyncio.DatagramProtocol):
+    """Sends each one-byte datagram back, as Fluentd's in_forward does; anything else is not answered, so nobody can use
+    this port to send more to a third machine than it was sent.
+    """
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        if data == b"\0":
+            self._transport.sendto(data, addr)
 
 
 class Gatherer:

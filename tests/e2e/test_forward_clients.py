@@ -565,3 +565,30 @@ def test_fluent_bit_sends_again_what_was_not_acknowledged(door, tail, wait_until
     wait_until(lambda: running.received >= len(LINES), "the second attempt")
     assert running.lines == LINES
     assert running.closed("overloaded") == 1
+
+
+@pytest.mark.parametrize(("datagram", "answer"), [(b"\0", b"\0"), (b"\0\0", None), (b"x", None)])
+def test_a_udp_heartbeat_of_fluentd_is_answered_where_it_was_asked_for(door, datagram, answer):
+    """One zero byte there and back on the same port; anything else gets no answer."""
+    running = door(udp_heartbeat=True)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(0.5)
+        client.sendto(datagram, ("127.0.0.1", running.port))
+        if answer is None:
+            with pytest.raises(TimeoutError):
+                client.recv(10)
+        else:
+            assert client.recv(10) == answer
+
+
+def test_no_udp_port_is_open_by_default(door):
+    """Nobody asked for one."""
+    running = door()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", running.port))
+
+
+def test_a_udp_heartbeat_on_a_unix_socket_is_refused(door, tmp_path):
+    """There is no such port."""
+    with pytest.raises(ConfigError, match="a Unix socket has no UDP port"):
+        door(listen=f"unix:{tmp_path}/f.sock", udp_heartbeat=True)
