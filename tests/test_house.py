@@ -6,14 +6,28 @@ from pathlib import Path
 
 import pytest
 
-MODULES = {path.relative_to("forwarder") for path in Path("forwarder").rglob("*.py") if "migrations" not in path.parts and path.name not in ("__init__.py", "__main__.py")}
-TESTS = {path.relative_to("tests") for path in Path("tests").rglob("test_*.py") if path.relative_to("tests").parts[0] not in ("e2e", "bench", "golden")}
+MODULES = {
+    path.relative_to("forwarder")
+    for path in Path("forwarder").rglob("*.py")
+    if "migrations" not in path.parts and path.name not in ("__init__.py", "__main__.py")
+}
+TESTS = {
+    path.relative_to("tests")
+    for path in Path("tests").rglob("test_*.py")
+    if path.relative_to("tests").parts[0] not in ("e2e", "bench", "golden")
+}
 NO_TEST_OF_THEIR_OWN = {
     "backend/schema.py": "test_database.py compares it with the migrations",
     "backend/server.py": "tests/e2e/test_backend_server.py runs it",
     "contracts.py": "protocols and structs only",
     "errors.py": "classes without behaviour",
     "detection/rules.py": "test_loader.py and test_matcher.py read every field",
+    "sidecar/cluster.py": "tests/e2e/sidecar/test_discovery.py runs it over HTTP",
+    "sidecar/leash.py": "tests/e2e/sidecar/test_sidecar.py kills its parent",
+    "sidecar/relay.py": "tests/e2e/sidecar/test_relay.py: it is sockets through and through",
+    "sidecar/sidecar.py": "tests/e2e/sidecar/test_sidecar.py runs it",
+    "sidecar/supervisor.py": "tests/e2e/sidecar/test_sidecar.py kills and reloads what it keeps",
+    "sidecar/tunnel.py": "tests/e2e/sidecar/test_tunnel.py: it is sockets through and through",
     "up.py": "tests/e2e/test_cli.py runs it",
 }
 

@@ -82,7 +82,9 @@ class FileDriver:
     def __init__(self, folder: Path) -> None:
         self.log, self.checkpoint = folder / "audit.log", folder / "position.json"
         self.log.write_bytes(b"\n".join(LINES) + b"\n")
-        self.settings = FileSettings(path=str(self.log), start="beginning", checkpoint=str(self.checkpoint), poll_interval_s=0.02)
+        self.settings = FileSettings(
+            path=str(self.log), start="beginning", checkpoint=str(self.checkpoint), poll_interval_s=0.02
+        )
 
     def fresh(self) -> FileSource:
         return FileSource("file", self.settings, lambda *_: True, Telemetry())
