@@ -57,12 +57,12 @@ METRICS: tuple[Metric, ...] = (
 
 
 class Telemetry:
-    """The metrics of one process (or of one test): a registry of its own, filled from METRICS."""
+    """The metrics of one process (or of one test): a registry of its own, filled from a table."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Iterable[Metric] = METRICS) -> None:
         self.registry = CollectorRegistry()
         self._metrics: dict[str, Any] = {}
-        for metric in METRICS:
+        for metric in metrics:
             arguments: dict[str, Any] = {"labelnames": metric.labels, "registry": self.registry}
             if metric.kind == "histogram":
                 self._metrics[metric.name] = Histogram(metric.name, metric.help, buckets=metric.buckets, **arguments)

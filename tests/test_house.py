@@ -22,6 +22,12 @@ NO_TEST_OF_THEIR_OWN = {
     "contracts.py": "protocols and structs only",
     "errors.py": "classes without behaviour",
     "detection/rules.py": "test_loader.py and test_matcher.py read every field",
+    "sidecar/cluster.py": "tests/e2e/sidecar/test_discovery.py runs it over HTTP",
+    "sidecar/leash.py": "tests/e2e/sidecar/test_sidecar.py kills its parent",
+    "sidecar/relay.py": "tests/e2e/sidecar/test_relay.py: it is sockets through and through",
+    "sidecar/sidecar.py": "tests/e2e/sidecar/test_sidecar.py runs it",
+    "sidecar/supervisor.py": "tests/e2e/sidecar/test_sidecar.py kills and reloads what it keeps",
+    "sidecar/tunnel.py": "tests/e2e/sidecar/test_tunnel.py: it is sockets through and through",
     "up.py": "tests/e2e/test_cli.py runs it",
 }
 

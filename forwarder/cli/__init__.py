@@ -13,16 +13,20 @@ from forwarder import logs
 from forwarder.cli import (
     backend,
     background,
+    certs,
     console,
     dead,
     demo,
     demo_log,
     doctor,
+    drain,
     init,
     keys,
+    policy,
     receive,
     replay,
     rules,
+    sidecar,
     status,
     up,
     version,
@@ -44,15 +48,19 @@ app.command(rich_help_panel=RUN)(up.up)
 app.command(rich_help_panel=RUN)(background.down)
 app.command(rich_help_panel=RUN)(background.logs)
 app.command(rich_help_panel=RUN)(receive.receive)
+app.command(rich_help_panel=RUN)(drain.drain)
 app.add_typer(backend.app, name="backend", rich_help_panel=RUN)
+app.command(rich_help_panel=RUN)(sidecar.sidecar)
 app.command(rich_help_panel=LOOK)(status.status)
 app.command(rich_help_panel=LOOK)(doctor.doctor)
 app.command(rich_help_panel=LOOK)(replay.replay)
 app.add_typer(rules.app, name="rules", rich_help_panel=LOOK)
+app.add_typer(policy.app, name="policy", rich_help_panel=LOOK)
 app.add_typer(dead.app, name="dead", rich_help_panel=LOOK)
 app.command(rich_help_panel=LOOK)(version.version)
 app.command(rich_help_panel=SET_UP)(init.init)
 app.add_typer(keys.app, name="keys", rich_help_panel=SET_UP)
+app.command(rich_help_panel=SET_UP)(certs.certs)
 app.command(rich_help_panel=SET_UP)(demo.demo)
 app.command("demo-log", rich_help_panel=SET_UP)(demo_log.demo_log)
 

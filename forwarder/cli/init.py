@@ -1,7 +1,8 @@
 """`forwarder init`: the files to start with, written once: settings with a comment on every line, rules, keys.
 
 On a terminal it asks; elsewhere, or with --yes, it takes options and defaults. A file that is there stays as it is
-unless --force says otherwise, and keys stay even then: `forwarder keys rotate` replaces those.
+unless --force says otherwise, and keys stay even then: `forwarder keys rotate` replaces those. With --kubernetes it writes
+an overlay instead (init_kubernetes.py).
 """
 
 import os
@@ -17,6 +18,7 @@ from forwarder.cli import console
 from forwarder.cli.console import out, say, stop
 from forwarder.cli.environment import LOCAL_BACKEND
 from forwarder.cli.init_files import Answers, backend_yaml, env_example, forwarder_yaml, systemd_units
+from forwarder.cli.init_kubernetes import Distribution, Overlay, read_image, write_overlay
 from forwarder.cli.keys import ENV_FILE, KEY_NAMES, make_key, read_env_file, write_env_file
 from forwarder.cli.up import KNOWN_AUDIT_LOGS
 from forwarder.errors import ConfigError
@@ -33,10 +35,27 @@ def init(
     backend_url: Annotated[str, typer.Option(help=f"The backend to report to; {LOCAL_BACKEND}.")] = "",
     data_dir: Annotated[str, typer.Option(help="Where outbox and database live; /var/lib/forwarder.")] = "",
     systemd: Annotated[bool, typer.Option("--systemd", help="Write systemd units too.")] = False,
+    kubernetes: Annotated[
+        bool, typer.Option("--kubernetes", help="Write an overlay for `kubectl apply -k` instead.")
+    ] = False,
+    distribution: Annotated[
+        Distribution, typer.Option(help="With --kubernetes: whose paths the audit log has.")
+    ] = Distribution.kubeadm,
+    image: Annotated[str, typer.Option(help="With --kubernetes: the image to run.")] = "friction-forwarder",
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there; keys stay.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; take options and defaults.")] = False,
 ) -> None:
     """Write settings, rules and keys to start with; asks on a terminal."""
+    if kubernetes:
+        given_too = {"--audit-log": audit_log, "--forward-listen": forward_listen, "--backend-url": backend_url}
+        given_too |= {"--data-dir": data_dir, "--systemd": "yes" if systemd else ""}
+        if wrong := [name for name, value in given_too.items() if value]:
+            raise ConfigError("the overlay has its own; change it there", where=", ".join(wrong))
+        name = cluster or "default"
+        if not _CLUSTER.fullmatch(name):
+            raise ConfigError(f"{name!r}: up to 100 letters, digits, `.`, `_` and `-`", where="--cluster")
+        write_overlay(folder, Overlay(cluster=name, distribution=distribution, image=read_image(image)), force=force)
+        return
     given = Answers(
         cluster=cluster, audit_log=audit_log, forward_listen=forward_listen, backend_url=backend_url, data_dir=data_dir
     )

@@ -21,6 +21,8 @@ from forwarder.outbox import Ledger, read_ledger
 
 DEADLINE_S = 90.0  # for anything; a shared machine may be slow
 ROOT = Path(__file__).parents[3]
+# The kernel ends them with us, should we be killed before they are stopped (util-linux; without it they would stay).
+LEASH = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
 
 
 def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
@@ -42,7 +44,7 @@ class Program:
 
     def __init__(self, name: str, arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
         self.name, self.log = name, folder / f"{name}.log"
-        self._arguments, self._folder = arguments, folder
+        self._arguments, self._folder = [*LEASH, *arguments], folder
         self._environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT), **environment}
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -1,0 +1,32 @@
+"""How far Fluent Bit is behind the audit log, from the file in which it keeps its positions."""
+
+import contextlib
+import glob
+import os
+import sqlite3
+from pathlib import Path
+
+MAX_FILES = 1000  # rotated files; kube-apiserver keeps ten by default
+
+
+def log_lag(database: Path, patterns: str) -> int | None:
+    """Bytes of the files that match `patterns` (with `,` between them) and are not read yet; None where no one knows.
+
+    A file that is not in the database has not been read at all. Positions are by inode, so rotation moves nothing.
+    """
+    sizes: dict[int, int] = {}
+    for pattern in patterns.split(","):
+        for path in glob.glob(pattern)[:MAX_FILES]:
+            with contextlib.suppress(OSError):
+                found = os.stat(path)
+                sizes[found.st_ino] = found.st_size
+    if not database.exists():
+        return sum(sizes.values())
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=1.0)) as connection:
+            offsets: dict[int, int] = dict(
+                connection.execute("SELECT inode, max(offset) FROM in_tail_files GROUP BY inode").fetchall()
+            )
+    except sqlite3.Error:
+        return None
+    return sum(max(0, size - offsets.get(inode, 0)) for inode, size in sizes.items())

@@ -1,0 +1,301 @@
+"""The ways to the receiver: directly, and by HTTP CONNECT through proxies that are not ours (tinyproxy, with socat in front)."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+
+import pytest
+import trustme
+
+from forwarder.sidecar.metrics import SIDECAR_METRICS
+from forwarder.sidecar.relay import Relay
+from forwarder.sidecar.tunnel import Direct, Target, TlsProxy, TunnelError, UnixProxy, dial
+from forwarder.telemetry import Telemetry
+
+pytestmark = pytest.mark.e2e
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def program(tmp_path, wait_until):
+    """A function that starts a program of the system and waits for its port or socket; skips where it is missing."""
+    started = []
+
+    def start(name, *arguments, port=0, path=None):
+        found = shutil.which(name)
+        if not found:
+            pytest.skip(f"needs {name}: apt-get install {name}")
+        started.append(subprocess.Popen([found, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+
+        def up():
+            if path:
+                return os.path.exists(path)
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                return True
+            return False
+
+        wait_until(up, name)
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def tinyproxy(tmp_path, program):
+    """Its port."""
+    port = free_port()
+    config = tmp_path / "tinyproxy.conf"
+    config.write_text(
+        f"Port {port}\nListen 127.0.0.1\nTimeout 60\nMaxClients 200\nAllow 127.0.0.1\nLogLevel Critical\n"
+    )
+    program("tinyproxy", "-d", "-c", str(config), port=port)
+    return port
+
+
+@pytest.fixture
+def konnectivity(tmp_path, tinyproxy, program):
+    """The path of a Unix socket behind which HTTP CONNECT is spoken."""
+    path = tmp_path / "konnectivity.socket"
+    program("socat", f"UNIX-LISTEN:{path},fork", f"TCP:127.0.0.1:{tinyproxy}", path=path)
+    return str(path)
+
+
+@pytest.fixture
+def mutual_tls_proxy(tmp_path, tinyproxy, program, authority):
+    """The same behind a TLS port that asks for a client certificate; as a way."""
+    files = authority.files(tmp_path / "proxy", "127.0.0.1")
+    port = free_port()
+    options = f"cert={files}/tls.crt,key={files}/tls.key,cafile={files}/ca.crt,verify=1"
+    listen = f"OPENSSL-LISTEN:{port},bind=127.0.0.1,fork,reuseaddr,backlog=100,{options}"
+    program("socat", listen, f"TCP:127.0.0.1:{tinyproxy}", port=port)
+    return TlsProxy("127.0.0.1", port, f"{files}/ca.crt", f"{files}/tls.crt", f"{files}/tls.key")
+
+
+@pytest.fixture(params=["direct", "unix", "mutual-tls"])
+def way(request):
+    if request.param == "direct":
+        return Direct()
+    if request.param == "unix":
+        return UnixProxy(request.getfixturevalue("konnectivity"))
+    return request.getfixturevalue("mutual_tls_proxy")
+
+
+@pytest.fixture
+async def relay(way):
+    made = Relay(way, Telemetry(SIDECAR_METRICS))
+    made.start()
+    yield made
+    await made.stop()
+
+
+class Echo:
+    """A TLS server in a thread that sends back what it gets, in capitals, and closes at the end of the stream."""
+
+    def __init__(self, name):
+        authority = trustme.CA()
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert(name).configure_cert(self.context)
+        self.client = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._accept)
+        self._thread.start()
+
+    def _accept(self):
+        threads = []
+        while True:
+            try:
+                raw, _ = self._listener.accept()
+            except OSError:
+                break
+            threads.append(threading.Thread(target=self._serve, args=[raw]))
+            threads[-1].start()
+        for thread in threads:
+            thread.join(10)
+
+    def _serve(self, raw):
+        with contextlib.suppress(OSError), self.context.wrap_socket(raw, server_side=True) as connection:
+            while data := connection.recv(65536):
+                connection.sendall(data.upper())
+
+    def close(self):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+
+@pytest.fixture
+def echo():
+    server = Echo("kubernetes-audit-tailer")
+    yield server
+    server.close()
+
+
+async def test_tls_runs_inside_end_to_end_with_the_receivers_name(relay, echo):
+    """Fifty connections at once over each way; the name in the certificate is the receiver's, not that of any hop."""
+    await relay.set_target(Target("127.0.0.1", echo.port))
+
+    async def talk(number):
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", relay.port, ssl=echo.client, server_hostname="kubernetes-audit-tailer"
+        )
+        text = b"line %d " % number * 20_000
+        writer.write(text)
+        assert await asyncio.wait_for(reader.readexactly(len(text)), 20) == text.upper()
+        writer.close()
+        await writer.wait_closed()
+
+    await asyncio.gather(*(talk(number) for number in range(50)))
+
+
+async def test_another_name_is_refused_through_every_way(relay, echo):
+    """A way cannot put another receiver in place of ours."""
+    await relay.set_target(Target("127.0.0.1", echo.port))
+    with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+        await asyncio.open_connection("127.0.0.1", relay.port, ssl=echo.client, server_hostname="somebody-else")
+
+
+async def test_a_target_that_nobody_serves_closes_the_connection(relay):
+    """So that Fluent Bit keeps its chunk and tries again."""
+    await relay.set_target(Target("127.0.0.1", free_port()))
+    reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+    with contextlib.suppress(ConnectionResetError):
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+    writer.close()
+
+
+async def test_a_refusal_is_reported_with_the_proxys_status(konnectivity):
+    """An operator reads what the proxy said, not only that something failed."""
+    with pytest.raises(TunnelError, match=r"the proxy answers 5[0-9][0-9]") as refused:
+        await dial(UnixProxy(konnectivity), Target("127.0.0.1", free_port()), asyncio.Protocol)
+    assert refused.value.cause.startswith("proxy_5")
+
+
+async def test_a_proxy_that_does_not_know_us_lets_nobody_through(mutual_tls_proxy, echo, authority, tmp_path):
+    """The other half of mutual TLS: a certificate of a stranger's authority is refused."""
+    stranger = type(authority)().files(tmp_path / "stranger", "someone")
+    way = TlsProxy(
+        "127.0.0.1", mutual_tls_proxy.port, mutual_tls_proxy.ca_file, f"{stranger}/tls.crt", f"{stranger}/tls.key"
+    )
+    with pytest.raises(TunnelError):
+        await dial(way, Target("127.0.0.1", echo.port), asyncio.Protocol)
+
+
+async def test_a_proxy_with_another_name_is_not_believed(mutual_tls_proxy):
+    """Its certificate is for 127.0.0.1: whoever answers for another name is not the proxy that was meant."""
+    way = TlsProxy(
+        "localhost",
+        mutual_tls_proxy.port,
+        mutual_tls_proxy.ca_file,
+        mutual_tls_proxy.crt_file,
+        mutual_tls_proxy.key_file,
+    )
+    with pytest.raises(TunnelError, match="cannot be verified: Hostname mismatch"):
+        await dial(way, Target("127.0.0.1", 1), asyncio.Protocol)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        pytest.param(("none", "tls.crt", "tls.key"), "cannot use .*none: No such file", id="ca"),
+        pytest.param(("ca.crt", "none", "tls.key"), "cannot use .*none with .*: No such file", id="certificate"),
+        pytest.param(("ca.crt", "ca.crt", "tls.key"), "key values mismatch", id="pair"),
+    ],
+)
+async def test_files_for_the_proxy_that_cannot_be_used_are_named(authority, tmp_path, files, said):
+    """Which file, and what is wrong with it."""
+    folder = authority.files(tmp_path / "proxy", "127.0.0.1")
+    way = TlsProxy("127.0.0.1", 1, *(f"{folder}/{name}" for name in files))
+    with pytest.raises(TunnelError, match=said):
+        await dial(way, Target("127.0.0.1", 1), asyncio.Protocol)
+
+
+@pytest.fixture
+async def speak(tmp_path):
+    """A function that opens a Unix socket which answers every CONNECT with these pieces, or with nothing; as a way."""
+    servers, tasks, done = [], set(), asyncio.Event()
+
+    async def start(answer, *, close=True):
+        async def serve(reader, writer):
+            tasks.add(asyncio.current_task())
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                await reader.readuntil(b"\r\n\r\n")
+                for piece in answer:
+                    writer.write(piece)
+                    await asyncio.sleep(0.01)
+                if not close:
+                    await done.wait()
+            writer.close()
+
+        servers.append(await asyncio.start_unix_server(serve, tmp_path / "proxy"))
+        return UnixProxy(str(tmp_path / "proxy"))
+
+    yield start
+    done.set()
+    await asyncio.gather(*tasks)
+    for server in servers:
+        server.close()
+    await asyncio.sleep(0.05)
+
+
+class Collect(asyncio.Protocol):
+    def __init__(self):
+        self.data = b""
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data):
+        self.data += data
+
+    def connection_lost(self, error):
+        self.lost.set_result(None)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param([b"HTTP/1.1 200 OK\r\nA: b\r\n\r\nfirst", b" second"], id="with-the-200"),
+        pytest.param([b"HTTP/1.0 200", b" Connection established\r", b"\n\r\nfirst second"], id="in-pieces"),
+        pytest.param([b"HTTP/1.1 204 No Content\r\n\r\n", b"first", b" second"], id="after-it"),
+    ],
+)
+async def test_what_comes_with_the_proxys_answer_belongs_to_the_tunnel(speak, answer):
+    """A receiver that speaks first (HELO) may be quicker than the proxy."""
+    made = await dial(await speak(answer), Target("10.0.0.1", 24224), Collect)
+    await asyncio.wait_for(made.lost, 5)
+    assert made.data == b"first second"
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        pytest.param([b"HTTP/1.1 403 Forbidden\r\n\r\nsecret"], "proxy_403", id="403"),
+        pytest.param([b"SSH-2.0-OpenSSH_9.2\r\n\r\n"], "proxy_answer", id="no-http"),
+        pytest.param([b"x" * 20_000], "proxy_answer", id="endless"),
+        pytest.param([], "proxy_closed", id="closed"),
+    ],
+)
+async def test_an_answer_that_is_no_yes_is_an_error_with_its_cause(speak, answer, cause):
+    """The cause is a metric label; the body of the answer is not repeated."""
+    with pytest.raises(TunnelError) as failed:
+        await dial(await speak(answer), Target("10.0.0.1", 24224), Collect)
+    assert failed.value.cause == cause
+    assert "secret" not in str(failed.value)
+
+
+async def test_a_proxy_that_says_nothing_is_given_up(speak):
+    """A hung proxy holds no connection for ever."""
+    silent = await speak([], close=False)
+    with pytest.raises(TunnelError, match=r"no answer within 0\.2 s") as failed:
+        await dial(silent, Target("10.0.0.1", 24224), Collect, timeout_s=0.2)
+    assert failed.value.cause == "timeout"
