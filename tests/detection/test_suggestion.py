@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from forwarder.detection.api_objects import ApiObject
 from forwarder.detection.coverage import coverage
 from forwarder.detection.detector import Detector
 from forwarder.detection.loader import load_rules
-from forwarder.detection.policy import read_policy
+from forwarder.detection.policy import Asked, read_policy
 from forwarder.detection.rules import MatchSpec, Rule, RuleSet
 from forwarder.detection.suggestion import suggest
 from forwarder.settings import parse_document
@@ -173,9 +174,6 @@ def test_deleting_an_ignored_namespace_is_written(shipped_rules: RuleSet, writes
 def test_secrets_are_never_written_with_bodies(resource: str, shipped_rules: RuleSet) -> None:
     """Also where a rule would like to see an annotation on them."""
     policy = read_policy(document(suggest(shipped_rules)))
-    from forwarder.detection.api_objects import ApiObject
-    from forwarder.detection.policy import Asked
-
     name, _, subresource = resource.partition("/")
     group = "authentication.k8s.io" if name == "tokenreviews" else ""
     asked = Asked(
