@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 
 from forwarder.events.sample import SampleLog
-from tests.bench.load import ROOT, Load, free_port, settings, wait_ready
+from tests.bench.load import ROOT, Load, settings, wait_ready
+from tests.ports import free_port
 
 DEADLINE_S = 300.0
 

@@ -17,6 +17,7 @@ import trustme
 
 from forwarder.events.sample import SampleLog
 from forwarder.wire.forward_client import AckReader, entries, entry, packed_forward
+from tests.ports import free_port
 
 FRAME_LINES = 730  # what a 2 MB chunk of Fluent Bit holds
 ROOT = Path(__file__).parents[2]
@@ -90,11 +91,6 @@ def cpu_s(pid: int) -> float:
 def peak_mib(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def settings(case: Load, folder: Path, ports: tuple[int, int]) -> tuple[dict[str, Any], ssl.SSLContext | None]:

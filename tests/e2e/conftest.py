@@ -17,6 +17,8 @@ from pathlib import Path
 import msgpack
 import pytest
 
+from tests.ports import free_port
+
 DEADLINE_S = 30.0  # for anything that should take a second or two; a shared machine may be slow
 
 
@@ -195,8 +197,7 @@ def fluent_bit(tmp_path):
     def start(config, environment):
         folder = tmp_path / "fluent-bit"
         folder.mkdir(exist_ok=True)
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = str(probe.getsockname()[1])
+        port = str(free_port())
         started.append(FluentBit(program, config, folder, {"FLUENT_BIT_HTTP_PORT": port, **environment}))
         return started[-1]
 

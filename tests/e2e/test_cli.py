@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import forwarder
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -31,12 +32,6 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     ours = ("FORWARD", "HEALERT", "SCORE_", "AUDIT_LOG", "RULES_PATH", "K8S_", "ENTITY_")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return clean | {"PYTHONPATH": str(ROOT), "HOME": str(folder), "NO_COLOR": "1"} | more
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import trustme
 
-from tests.e2e.product.conftest import ROOT, Program, free_port, wait_until
+from tests.e2e.product.conftest import ROOT, Program, wait_until
 from tests.e2e.scenario import Person
+from tests.ports import free_port
 
 PARTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kwok")
 BUILT = ROOT / "tests" / "e2e" / "parts" / "bin"

@@ -11,7 +11,8 @@ import pytest
 from forwarder.outbox import read_ledger
 from tests.e2e.controlplane.plane import lines_of
 from tests.e2e.controlplane.service import Service
-from tests.e2e.product.conftest import free_port, wait_until
+from tests.e2e.product.conftest import wait_until
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

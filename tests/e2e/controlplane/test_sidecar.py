@@ -8,9 +8,10 @@ import pytest
 
 from tests.e2e.controlplane.conftest import KEY, RECEIVER_NAME
 from tests.e2e.controlplane.plane import NODE
-from tests.e2e.product.conftest import free_port, wait_until
+from tests.e2e.product.conftest import wait_until
 from tests.e2e.scenario import difference
 from tests.e2e.stage import Stage
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from forwarder.events.sample import SampleLog
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -25,20 +25,12 @@ MOUNTED = re.compile(
 )  # where a path begins
 
 
-def free_ports(count):
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 class Installed:
     """The overlay's pods on one machine: everything that they would find mounted stands below `folder`."""
 
     def __init__(self, objects, unpack, folder):
         self.folder = folder
-        self.forward, self.telemetry, self.backend = free_ports(3)
+        self.forward, self.telemetry, self.backend = free_port(), free_port(), free_port()
         self._processes = []
         self._environments = {}
         self._arguments = {}

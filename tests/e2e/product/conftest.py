@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pytest
 
 from forwarder.events.sample import SampleLog
 from forwarder.outbox import Ledger, read_ledger
+from tests.ports import free_port
 
 DEADLINE_S = 90.0  # for anything; a shared machine may be slow
 ROOT = Path(__file__).parents[3]
@@ -32,11 +32,6 @@ def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEAD
         assert time.monotonic() < end, f"waited {deadline_s:.0f} s for {what}"
         time.sleep(0.05)
     return value
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 class Program:
@@ -152,10 +147,10 @@ class Product:
         self.wait_receiver()
 
     def wait_backend(self) -> None:
-        wait_until(lambda: self._answers(f"http://127.0.0.1:{self.ports['backend']}/health"), "the backend")
+        self._wait_answer(self.backend, f"http://127.0.0.1:{self.ports['backend']}/health")
 
     def wait_receiver(self) -> None:
-        wait_until(lambda: self._answers(f"http://127.0.0.1:{self.ports['telemetry']}/readyz"), "the receiver")
+        self._wait_answer(self.receiver, f"http://127.0.0.1:{self.ports['telemetry']}/readyz")
 
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['backend']}{path}", timeout=20) as answer:
@@ -218,6 +213,15 @@ class Product:
         for program in (*self._fluent_bit.values(), self.receiver, self.backend):
             if program.running:
                 program.stop()
+
+    def _wait_answer(self, program: Program, url: str) -> None:
+        """Fails at once when the program has ended, and in any case with what it said."""
+        try:
+            wait_until(lambda: self._answers(url) or not program.running, f"an answer of {program.name}")
+            assert program.running, f"{program.name} has ended"
+        except AssertionError:
+            print(f"--- {program.name}\n{program.output()[-3000:]}")
+            raise
 
     @staticmethod
     def _answers(url: str) -> bool:

@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.ports import free_port
+
 NAME = "kubernetes-audit-tailer"
 SECRET = "audittailer-client"
 ROOT = Path(__file__).parents[3]
@@ -290,8 +292,7 @@ class Running:
         self.added = folder / "added"
         for path in (self.audit_log.parent, self.added):
             path.mkdir(exist_ok=True)
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.options = {
             "kubecfg": str(kubecfg),
             "audit-log-path": str(self.audit_log),

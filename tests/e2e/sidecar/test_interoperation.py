@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,15 +12,11 @@ from pathlib import Path
 import pytest
 
 from forwarder.events.sample import SampleLog
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[3]
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 @pytest.fixture

@@ -16,13 +16,9 @@ from forwarder.sidecar.metrics import SIDECAR_METRICS
 from forwarder.sidecar.relay import Relay
 from forwarder.sidecar.tunnel import Direct, Target, TlsProxy, TunnelError, UnixProxy, dial
 from forwarder.telemetry import Telemetry
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 @pytest.fixture
