@@ -22,8 +22,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from forwarder.contracts import Screen, Sink, Source
+from forwarder.contracts import AuditSink, Screen, Sink, Source, StreamSettings
 from forwarder.detection.actors import ROBOTS
+from forwarder.detection.loader import load_selection
+from forwarder.detection.rules import Rule
 from forwarder.errors import ConfigError
 from forwarder.settings import Document, convert, expand, nearest, parse_bytes, resolve_path, rooted, shipped
 from forwarder.telemetry import Telemetry
@@ -49,6 +51,7 @@ SOURCES: dict[str, Entry] = {
 
 SINKS: dict[str, Entry] = {
     "backend": Entry("forwarder.sinks.backend", "BackendSink", "BackendSinkSettings"),
+    "stdout": Entry("forwarder.sinks.stdout", "StdoutSink", "StdoutSettings"),
 }
 
 
@@ -108,12 +111,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked configuration: typed settings of every component, and the folder that relative paths start from."""
+    """A checked configuration: typed settings of every component, and the folder that relative paths start from.
+
+    selections: by sink of audit events, what its `select` says.
+    """
 
     config: Config
     base: Path
     sources: dict[str, tuple[Entry, Any]]
     sinks: dict[str, tuple[Entry, Any]]
+    selections: dict[str, list[Rule]] = {}
 
     @property
     def rules(self) -> list[Path]:
@@ -142,7 +149,12 @@ def load_config(document: Document, environ: Mapping[str, str]) -> Loaded:
         raise ConfigError(
             f"no sink: say under `sinks:` where friction events go ({', '.join(SINKS)})", where=document.file
         )
-    loaded = Loaded(config=config, base=Path(document.file).parent, sources=sources, sinks=sinks)
+    selections = {
+        name: load_selection(document, ("sinks", name, "select"))
+        for name, (_, settings) in sinks.items()
+        if takes_audit_events(settings) and settings.select
+    }
+    loaded = Loaded(config=config, base=Path(document.file).parent, sources=sources, sinks=sinks, selections=selections)
     _ = loaded.outbox_max_bytes
     return loaded
 
@@ -156,12 +168,27 @@ def build_source(name: str, loaded: Loaded, screen: Screen, telemetry: Telemetry
     return source
 
 
+def takes_audit_events(settings: Any) -> bool:
+    """Whether a sink with these settings is given the audit stream instead of friction events."""
+    return isinstance(settings, StreamSettings) and settings.stream == "audit"
+
+
 def build_sink(name: str, loaded: Loaded, telemetry: Telemetry) -> Sink:
-    """The sink of that name; nothing is opened yet."""
+    """The sink of friction events of that name; nothing is opened yet."""
+    sink: Sink = _built(name, loaded, telemetry)
+    return sink
+
+
+def build_audit_sink(name: str, loaded: Loaded, telemetry: Telemetry) -> AuditSink:
+    """The sink of audit events of that name; nothing is opened yet."""
+    sink: AuditSink = _built(name, loaded, telemetry)
+    return sink
+
+
+def _built(name: str, loaded: Loaded, telemetry: Telemetry) -> Any:
     entry, settings = loaded.sinks[name]
     component, _ = entry.load()
-    sink: Sink = component(name, settings, telemetry)
-    return sink
+    return component(name, settings, telemetry)
 
 
 def _typed(

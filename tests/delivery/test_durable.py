@@ -9,7 +9,8 @@ from concurrent.futures import Future
 import pytest
 
 from forwarder.contracts import Done, Later, Outcome, Refused
-from forwarder.delivery import BROKEN_DELAYS_S, MIN_PAUSE_S, Delivery
+from forwarder.delivery.durable import Delivery
+from forwarder.delivery.offering import BROKEN_DELAYS_S, MIN_PAUSE_S
 from forwarder.errors import Overloaded, ShuttingDown
 from forwarder.events.friction import FrictionEvent
 from forwarder.telemetry import Telemetry
@@ -190,7 +191,7 @@ def test_trouble_is_said_when_it_begins_and_when_it_ends(caplog) -> None:
 
 def test_answers_are_stored_again_when_the_disk_could_not_take_them(monkeypatch) -> None:
     """They are kept, so that what was delivered is not sent a second time."""
-    monkeypatch.setattr("forwarder.delivery.STORE_AGAIN_S", 0.0)
+    monkeypatch.setattr("forwarder.delivery.durable.STORE_AGAIN_S", 0.0)
     queue, sink = FakeQueue(*rows(1)), FakeSink()
     queue.failures = [Overloaded("disk_full"), Overloaded("disk_full")]
     Delivery(queue, sink, Telemetry()).turn()
