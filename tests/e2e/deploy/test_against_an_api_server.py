@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from kind.sidecars import FOLDER, WAYS
 from tests.e2e.controlplane.plane import ControlPlane, missing_parts
 
 pytestmark = pytest.mark.e2e
@@ -69,6 +70,15 @@ def test_the_written_overlay_is_ready_to_apply(api_server, overlay, distribution
     said = api_server.kubectl("apply", "--dry-run=server", "-k", str(overlay(distribution)))
     assert "statefulset.apps/friction-forwarder created" in said
     assert "daemonset.apps/friction-agent created" in said
+
+
+@pytest.mark.parametrize("way", [way.folder for way in WAYS])
+def test_the_kind_clusters_sidecars_are_accepted(api_server, render, way):
+    """Every object of kind/sidecar/, beside the overlay's namespaces."""
+    objects = render(FOLDER / way)
+    listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+    said = api_server.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=json.dumps(listed))
+    assert said.count("(server dry run)") == len(objects)
 
 
 def bare_pod(objects, name, namespace):
