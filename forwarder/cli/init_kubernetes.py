@@ -105,6 +105,7 @@ resources:
 # components:
 #   - base/deploy/components/servicemonitor # for the Prometheus operator
 #   - base/deploy/components/postgresql # needs a Secret friction-backend-database; see there
+#   - base/deploy/components/notify # sinks of the backend; needs a Secret friction-backend-sinks, below
 images:
   - name: friction-forwarder
     newName: {name}{pinned}
@@ -120,6 +121,11 @@ configMapGenerator:
 #     behavior: merge
 #     files: [my-rules.yaml]
 #     options: {{disableNameSuffixHash: true}}
+# Settings of your own, sinks that tell people for instance: cp base/deploy/backend/backend.yaml . and change it.
+#   - name: friction-backend
+#     namespace: {NAMESPACE}
+#     behavior: merge
+#     files: [backend.yaml]
 secretGenerator:
   - name: friction-forwarder-receiver
     namespace: {NAMESPACE}
@@ -131,6 +137,9 @@ secretGenerator:
   - name: friction-backend
     namespace: {NAMESPACE}
     files: [secrets/api-key]
+#   - name: friction-backend-sinks
+#     namespace: {NAMESPACE}
+#     files: [secrets/slack-token]
   - name: friction-agent
     namespace: {NODES}
     files: [secrets/shared-key]

@@ -30,7 +30,7 @@ SERVICE_MONITORS = {
     },
 }
 ROOT = Path(__file__).parents[3]
-PARTS = ["kubeadm", "k3s", "rke2", "plain", "components", "sidecar"]
+PARTS = ["kubeadm", "k3s", "rke2", "plain", "components", "sidecar", "tailer"]
 
 
 @pytest.fixture(scope="session")
@@ -101,8 +101,9 @@ def bare_pod(objects, name, namespace):
         ("kubeadm", "friction-forwarder"),
         ("kubeadm", "friction-backend"),
         ("components", "friction-backend"),
+        ("tailer", "kubernetes-audit-tailer"),
     ],
-    ids=["receiver", "backend", "backend-postgresql"],
+    ids=["receiver", "backend", "backend-with-components", "tailer"],
 )
 def test_services_meet_the_restricted_level(api_server, parts, part, name):
     """As a bare Pod in the namespace that enforces it; a StatefulSet's own dry run would only warn."""
