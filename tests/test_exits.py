@@ -150,6 +150,7 @@ def test_the_ledger_is_in_the_metrics(exits: Callable[..., Exits]) -> None:
         ({"sinks": {"x": {"type": "backend"}}}, "`sinks.x`: a sink of type backend belongs"),
         ({"sinks": {"x": {"type": "nott"}}}, "did you mean `note`"),
         ({"sinks": {"note": {"dwn": True}}}, "did you mean `down`"),
+        ({"sinks": {"stdout": {"stream": "audit"}}}, "`sinks.stdout.stream`: audit events pass through receivers only"),
         ({"sinks": {"note": {}}, "outbox": {"max_bytes": "much"}}, "is no size"),
         ({"snks": {}}, "did you mean `sinks`"),
     ],

@@ -1,5 +1,6 @@
 """The manifests of deploy/, offline: hardened, complete, and in step with the program and its files."""
 
+import base64
 import re
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from forwarder.cli.configuration import backend_settings
 from forwarder.detection.loader import load_rules
 from forwarder.registry import ExitsConfig, load_config, load_exits
 from forwarder.settings import convert, expand, parse_bytes, parse_document
+from forwarder.sidecar.settings import SidecarSettings
+from tests.e2e.deploy.conftest import Objects
 
 pytestmark = pytest.mark.e2e
 
@@ -202,6 +205,34 @@ def test_the_receivers_settings_load(parts, unpack, tmp_path):
     (claim,) = owner["spec"]["volumeClaimTemplates"]
     storage = parse_bytes(claim["spec"]["resources"]["requests"]["storage"].replace("Gi", "GiB"))
     assert storage >= 2 * loaded.outbox_max_bytes
+
+
+def test_the_tailers_settings_load(parts, unpack, tmp_path):
+    """Its certificates have the names that audit-forwarder's tailer knew; every event goes to stdout before it is acknowledged."""
+    objects = Objects(parts("tailer"))
+    secret = {"kind": "Secret", "metadata": {"name": "audittailer-server", "namespace": "kube-system"}, "data": {}}
+    for name in ("ca.crt", "audittailer-server.crt", "audittailer-server.key"):
+        secret["data"][name] = base64.b64encode(b"pem").decode()
+    objects.append(secret)
+    template = objects.template("kubernetes-audit-tailer")
+    environment = unpack(objects, "kube-system", template)
+    loaded = load_config(settings_document(tmp_path, template), environment)
+    tls = loaded.sources["forward"][1].tls
+    assert {Path(path).name for path in (tls.client_ca_file, tls.cert_file, tls.key_file)} == set(secret["data"])
+    assert all(Path(path).is_file() for path in (tls.client_ca_file, tls.cert_file, tls.key_file))
+    (sink,) = [settings for _, settings in loaded.sinks.values()]
+    assert (sink.stream, sink.when_down) == ("audit", "block")
+    assert loaded.rules == []
+    volume = next(v for v in template["spec"]["volumes"] if v["name"] == "outbox")
+    assert parse_bytes(f"{volume['emptyDir']['sizeLimit']}B") > loaded.outbox_max_bytes
+
+
+def test_a_sidecar_finds_the_tailer_by_its_defaults(parts):
+    """Service, namespace, port and the name that must stand in the certificate."""
+    defaults = SidecarSettings()
+    service = parts("tailer").get("Service", defaults.service_name, defaults.namespace)
+    assert [port["port"] for port in service["spec"]["ports"]] == [24224]
+    assert defaults.tls_vhost == service["metadata"]["name"]
 
 
 def test_agents_receivers_and_backend_agree_on_keys(parts, unpack, tmp_path):
