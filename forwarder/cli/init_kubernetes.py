@@ -70,6 +70,11 @@ def write_overlay(folder: Path, overlay: Overlay, *, force: bool) -> None:
         say(f"kept as they were: {', '.join(kept)}")
     say("")
     say("next:")
+    name, tag, digest = overlay.image
+    if "/" not in name:
+        say(
+            f"  bring the image {name}:{tag or digest} to the nodes, or name one in a registry with --image (docs/kubernetes.md)"
+        )
     say(f"  kubectl apply -k {folder}")
     say(f"  kubectl -n {NAMESPACE} rollout status statefulset/{SERVICE}")
     say(f"  kubectl -n {NAMESPACE} port-forward service/friction-backend 8000    # then http://127.0.0.1:8000")

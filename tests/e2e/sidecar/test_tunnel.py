@@ -255,6 +255,31 @@ async def test_a_proxy_with_another_name_is_not_believed(tls_way, proxy):
         await dial(way, Target("127.0.0.1", 1), asyncio.Protocol)
 
 
+@pytest.mark.parametrize("kind", ["unix", "tls"])
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_the_whole_sidecar_through_a_proxy(
+    request, kind, proxy, apiserver, kubeconfig, sidecar, ack_server, authority, wait_until
+):
+    """Fluent Bit's own TLS runs inside the tunnel; tunnels that are cut are dug anew, and no line is lost."""
+    way = request.getfixturevalue(f"{kind}_way")(proxy)
+    receiver = ack_server(context=authority.server_context())
+    apiserver.put_secret(authority.secret())
+    apiserver.put_service(receiver.port)
+    if isinstance(way, UnixProxy):
+        options = {"konnectivity-uds-socket": way.path}
+    else:
+        files = {"ca": way.ca_file, "client-crt": way.crt_file, "client-key": way.key_file}
+        options = {f"proxy-{name}-file": path for name, path in files.items()}
+        options |= {"proxy-host": way.host, "proxy-port": way.port}
+    running = sidecar(kubeconfig(apiserver.url), **options)
+    lines = [b'{"n":%d}' % number for number in range(400)]
+    running.write(lines[:200])
+    wait_until(lambda: len(set(receiver.lines)) >= 200, "the first half")
+    receiver.disconnect()
+    running.write(lines[200:])
+    wait_until(lambda: set(receiver.lines) == set(lines), "the rest, over new tunnels")
+
+
 @pytest.mark.parametrize(
     ("files", "said"),
     [
