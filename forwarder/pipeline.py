@@ -31,7 +31,7 @@ from forwarder.errors import ConfigError, ForwarderError, ShuttingDown
 from forwarder.events import redact
 from forwarder.events.friction import FrictionEvent
 from forwarder.events.outgoing import OutgoingEvent
-from forwarder.outbox import Ledger, Outbox, SinkInfo, read_ledger
+from forwarder.outbox import Outbox, SinkInfo, read_ledger, show
 from forwarder.registry import Loaded, build_audit_sink, build_sink, build_source, takes_audit_events
 from forwarder.tasks import cancel, spawn
 from forwarder.telemetry import Telemetry
@@ -361,7 +361,7 @@ class Pipeline:
         counts = self.detector.screen.counts
         while True:
             try:
-                self.show(await asyncio.to_thread(read_ledger, self.loaded.outbox_path))
+                show(await asyncio.to_thread(read_ledger, self.loaded.outbox_path), self.telemetry)
                 told = ""
             except (ForwarderError, OSError) as error:
                 if str(error) != told:
@@ -370,19 +370,6 @@ class Pipeline:
             self.telemetry["forwarder_screen_fallback"].inc(counts.fallback - fallback)
             fallback = counts.fallback
             await asyncio.sleep(GAUGES_EVERY_S)
-
-    def show(self, ledger: Ledger) -> None:
-        """Put the durable ledger into the gauges."""
-        telemetry = self.telemetry
-        for sink in ledger.sinks:
-            name = sink.name
-            telemetry["forwarder_sink_eligible"].labels(name).set(sink.eligible)
-            telemetry["forwarder_sink_delivered"].labels(name).set(sink.delivered)
-            telemetry["forwarder_sink_waiting"].labels(name).set(sink.waiting)
-            telemetry["forwarder_sink_dead"].labels(name).set(sink.dead)
-            telemetry["forwarder_sink_oldest_seconds"].labels(name).set(sink.oldest_waiting_s or 0)
-        telemetry["forwarder_dead_letters"].set(ledger.dead_letters)
-        telemetry["forwarder_outbox_bytes"].set(ledger.bytes)
 
 
 def _looked_at(future: asyncio.Future[Any]) -> None:

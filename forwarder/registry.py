@@ -54,6 +54,8 @@ SINKS: dict[str, Entry] = {
     "stdout": Entry("forwarder.sinks.stdout", "StdoutSink", "StdoutSettings"),
 }
 
+NOT_OFF_THE_BACKEND = ("backend",)  # it would send its events to a backend again
+
 
 class DetectionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """rules: files or folders, from the settings file's folder; the shipped rules/friction.yaml is the default.
@@ -110,6 +112,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log: LogSettings = LogSettings()
 
 
+class ExitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What stands beside the key `backend` where sinks hang off it. backend, log: read elsewhere."""
+
+    backend: Any = None
+    log: Any = None
+    sinks: dict[str, Any] = {}
+    outbox: OutboxSettings = OutboxSettings(path="onward.db")
+    telemetry: TelemetrySettings = TelemetrySettings(listen="")
+
+
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """A checked configuration: typed settings of every component, and the folder that relative paths start from.
 
@@ -157,6 +169,32 @@ def load_config(document: Document, environ: Mapping[str, str]) -> Loaded:
     loaded = Loaded(config=config, base=Path(document.file).parent, sources=sources, sinks=sinks, selections=selections)
     _ = loaded.outbox_max_bytes
     return loaded
+
+
+def load_exits(document: Document) -> Loaded | None:
+    """The `sinks`, `outbox` and `telemetry` of a backend's settings, where variables are expanded: where first-seen events
+    go on to. None where no sink is named. Raises ConfigError.
+    """
+    config = convert(document, ExitsConfig)
+    for name, settings in config.sinks.items():
+        kind = settings.get("type", name) if isinstance(settings, dict) else name
+        if kind in NOT_OFF_THE_BACKEND:
+            raise ConfigError(
+                f"`sinks.{name}`: a sink of type {kind} belongs into a receiver; this is the backend",
+                where=document.where(("sinks", name)),
+            )
+    kinds = {name: entry for name, entry in SINKS.items() if name not in NOT_OFF_THE_BACKEND}
+    sinks = _typed(document, "sinks", kinds, config.sinks)
+    for name, (_, typed) in sinks.items():
+        if takes_audit_events(typed):
+            raise ConfigError(
+                f"`sinks.{name}.stream`: audit events pass through receivers only; here it can be friction",
+                where=document.where(("sinks", name, "stream")),
+            )
+    whole = Config(sinks=config.sinks, outbox=config.outbox, telemetry=config.telemetry)
+    loaded = Loaded(config=whole, base=Path(document.file).parent, sources={}, sinks=sinks)
+    _ = loaded.outbox_max_bytes
+    return loaded if sinks else None
 
 
 def build_source(name: str, loaded: Loaded, screen: Screen, telemetry: Telemetry, budget: ByteBudget) -> Source:
