@@ -66,7 +66,13 @@ class Pipeline:
         self.outbox = Outbox(
             loaded.outbox_path,
             [
-                SinkInfo(sink.name, takes_updates=sink.takes_updates, required=sink.required, max_waiting_events=limit)
+                SinkInfo(
+                    sink.name,
+                    takes_updates=sink.takes_updates,
+                    required=sink.required,
+                    max_waiting_events=limit,
+                    holds=getattr(sink, "holds", False),
+                )
                 for sink in self.sinks.values()
             ],
             max_bytes=loaded.outbox_max_bytes,

@@ -33,15 +33,28 @@ from forwarder.wire.budget import ByteBudget
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """Where a component stands: its module, its class, and the class of its settings."""
+    """Where a component stands: its module, its class, the class of its settings, and the extra that it needs."""
 
     module: str
     component: str
     settings: str
+    extra: str = ""
 
     def load(self) -> tuple[Any, type[Any]]:
-        module = importlib.import_module(self.module)
+        """Raises ConfigError when a library that it needs is not installed."""
+        module = self.imported()
         return getattr(module, self.component), getattr(module, self.settings)
+
+    def imported(self) -> Any:
+        """Its module. Raises ConfigError as `load` does."""
+        try:
+            return importlib.import_module(self.module)
+        except ModuleNotFoundError as error:
+            if not self.extra or (error.name or "").startswith("forwarder"):
+                raise
+            raise ConfigError(
+                f"{error.name} is not installed: pip install 'friction-forwarder[{self.extra}]'", where=self.module
+            ) from None
 
 
 SOURCES: dict[str, Entry] = {
@@ -52,6 +65,9 @@ SOURCES: dict[str, Entry] = {
 SINKS: dict[str, Entry] = {
     "backend": Entry("forwarder.sinks.backend", "BackendSink", "BackendSinkSettings"),
     "stdout": Entry("forwarder.sinks.stdout", "StdoutSink", "StdoutSettings"),
+    "slack": Entry("forwarder.sinks.slack", "SlackSink", "SlackSettings", extra="notify"),
+    "notify": Entry("forwarder.sinks.notify", "NotifySink", "NotifySettings", extra="notify"),
+    "falcosidekick": Entry("forwarder.sinks.falcosidekick", "FalcosidekickSink", "FalcosidekickSettings"),
 }
 
 
@@ -137,7 +153,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
 def load_config(document: Document, environ: Mapping[str, str]) -> Loaded:
     """Check a settings document as a whole, before anything is opened. Raises ConfigError."""
-    document = expand(document, environ)
+    document = _split(expand(document, environ))
     config = convert(document, Config)
     sources = _typed(document, "sources", SOURCES, config.sources)
     sinks = _typed(document, "sinks", SINKS, config.sinks)
@@ -191,13 +207,27 @@ def _built(name: str, loaded: Loaded, telemetry: Telemetry) -> Any:
     return component(name, settings, telemetry)
 
 
+def _split(document: Document) -> Document:
+    """An entry under `sinks` that stands for several becomes several; its module's `split` says which."""
+    given = document.data.get("sinks")
+    if not isinstance(given, dict):
+        return document
+    sinks: dict[str, Any] = {}
+    for name, settings in given.items():
+        kind = settings.get("type", name) if isinstance(settings, dict) else name
+        split = getattr(SINKS[kind].imported(), "split", None) if kind in SINKS else None
+        parts = split(name, settings) if split and isinstance(settings, dict) else {name: settings}
+        sinks |= {part: {"type": kind, **one} for part, one in parts.items()} if split else parts
+    return msgspec.structs.replace(document, data={**document.data, "sinks": sinks})
+
+
 def _typed(
     document: Document, section: str, kinds: Mapping[str, Entry], given: Mapping[str, Any]
 ) -> dict[str, tuple[Entry, Any]]:
     typed: dict[str, tuple[Entry, Any]] = {}
     for name, settings in given.items():
         where = document.where((section, name))
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", name):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}(?:\.[A-Za-z0-9][A-Za-z0-9_-]{0,39})?", name):
             raise ConfigError(f"`{section}.{name}`: a name has up to 40 letters, digits, `-` and `_`", where=where)
         if settings is not None and not isinstance(settings, dict):
             raise ConfigError(f"`{section}.{name}`: expected its settings as a mapping", where=where)
