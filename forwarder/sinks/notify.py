@@ -21,6 +21,7 @@ import random
 import re
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -213,7 +214,9 @@ def _service(name: str, settings: NotifySettings) -> Any:
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
     try:
-        service = apprise.Apprise.instantiate(settings.url, asset=asset, suppress_exceptions=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its plug-ins about the libraries they use: nothing an operator can mend
+            service = apprise.Apprise.instantiate(settings.url, asset=asset, suppress_exceptions=False)
     except Exception:  # noqa: BLE001 - its text quotes the URL, which holds passwords
         service = None
     if service is None:
