@@ -124,6 +124,10 @@ class AuditSink(Protocol):
         """Release connections. Called once, after the last deliver."""
 
 
+Stream = Literal["friction", "audit"]
+Stage = Literal["RequestReceived", "ResponseStarted", "ResponseComplete", "Panic"]
+
+
 class StreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the settings of every sink begin with that can take audit events.
 
@@ -138,9 +142,9 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     queue_events: how many events wait in memory at most. queue_bytes: and how many bytes of them.
     """
 
-    stream: Literal["friction", "audit"] = "friction"
+    stream: Stream = "friction"
     select: list[dict[str, Any]] = []
-    stages: list[Literal["RequestReceived", "ResponseStarted", "ResponseComplete", "Panic"]] = []
+    stages: list[Stage] = []
     ignore_system: bool = False
     redact: bool = True
     when_down: Literal["drop", "block"] = "drop"

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from forwarder.alerts.alerter import AlertSettings
 from forwarder.contracts import AuditSink, Screen, Sink, Source, StreamSettings
 from forwarder.detection.actors import ROBOTS
 from forwarder.detection.loader import load_selection
@@ -67,6 +68,9 @@ SINKS: dict[str, Entry] = {
     "stdout": Entry("forwarder.sinks.stdout", "StdoutSink", "StdoutSettings"),
     "slack": Entry("forwarder.sinks.slack", "SlackSink", "SlackSettings", extra="notify"),
     "notify": Entry("forwarder.sinks.notify", "NotifySink", "NotifySettings", extra="notify"),
+    "falco": Entry("forwarder.sinks.falco", "FalcoSink", "FalcoSettings"),
+    "forward": Entry("forwarder.sinks.forward", "ForwardSink", "ForwardSinkSettings"),
+    "file": Entry("forwarder.sinks.file", "FileSink", "FileSinkSettings"),
     "falcosidekick": Entry("forwarder.sinks.falcosidekick", "FalcosidekickSink", "FalcosidekickSettings"),
 }
 
@@ -186,7 +190,12 @@ def build_source(name: str, loaded: Loaded, screen: Screen, telemetry: Telemetry
 
 def takes_audit_events(settings: Any) -> bool:
     """Whether a sink with these settings is given the audit stream instead of friction events."""
-    return isinstance(settings, StreamSettings) and settings.stream == "audit"
+    return isinstance(settings, StreamSettings | AlertSettings) and settings.stream == "audit"
+
+
+def takes_audit_stream(settings: Any) -> bool:
+    """Whether they reach it as a stream; those for people go by way of the outbox."""
+    return takes_audit_events(settings) and not isinstance(settings, AlertSettings)
 
 
 def build_sink(name: str, loaded: Loaded, telemetry: Telemetry) -> Sink:

@@ -43,6 +43,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("forwarder_sink_oldest_seconds", "gauge", "Age of the oldest waiting event, seconds.", ("sink",)),
     Metric("forwarder_stream_events", "counter", "Audit events: delivered, refused or dropped.", ("sink", "result")),
     Metric("forwarder_stream_waiting", "gauge", "Audit events that this sink has yet to take.", ("sink",)),
+    Metric("forwarder_falco_truncated", "counter", "Audit events above Falco's 256 KiB, sent without their bodies.", ("sink",)),
     Metric("forwarder_outbox_bytes", "gauge", "Size of the outbox on disk."),
     Metric("forwarder_outbox_commit_seconds", "histogram", "One group commit, seconds.", (),
            (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)),

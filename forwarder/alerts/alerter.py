@@ -7,22 +7,25 @@ by the delivery before it asks again, so one call of `deliver` sends at most one
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from forwarder.alerts import planner
+from forwarder.alerts import audit, planner
 from forwarder.alerts.filters import FilterSettings, Severity, check, wanted
 from forwarder.alerts.planner import Message, Policy
 from forwarder.alerts.quiet import parse_quiet_hours
 from forwarder.alerts.wording import Note, note
-from forwarder.contracts import Done, Later, Outcome
+from forwarder.contracts import Done, Later, Outcome, Stage, Stream
 from forwarder.errors import ConfigError
 from forwarder.events.friction import FrictionEvent
 
 BATCH_EVENTS = 2_000  # looked at for one message: 6 ms to read them, and a digest of so many is as good as one of more
+MAX_WAITING_EVENTS = 50_000  # as many as are looked at behind one that is held; nobody reads about more
 MAX_PER_MINUTE = 60  # Slack takes one a second in a channel; nobody reads more
 
 
 class AlertSettings(FilterSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What it wants to hear is said by FilterSettings. When and how:
+    """stream: `friction` events, or chosen `audit` events, which go by way of the outbox. select, stages, ignore_system:
+    which ones, as for every audit stream. What else it wants to hear is said by FilterSettings. When and how:
 
     group_window_s: so long repeats (same rule, service, actor, outcome and cluster) are held and then told as one message
     with their number; default 300, 0 sends each. max_per_minute: messages; the last one that a minute has room for
@@ -32,6 +35,10 @@ class AlertSettings(FilterSettings, frozen=True, kw_only=True, forbid_unknown_fi
     dashboard_url: what a message links to; {id}, {entity_ref}, {service}, {namespace}, {cluster} and {rule} are filled in.
     """
 
+    stream: Stream = "friction"
+    select: list[dict[str, Any]] = []
+    stages: list[Stage] = []
+    ignore_system: bool = False
     group_window_s: float = 300.0
     max_per_minute: int = 10
     quiet_hours: str = ""
@@ -64,7 +71,7 @@ class Alerter:
 
     def wants(self, event: FrictionEvent, stored_s: float) -> bool:
         """Whether people are to be told of it at all."""
-        return wanted(event, stored_s, self._settings)
+        return audit.wants(event, self._settings.stream) and wanted(event, stored_s, self._settings)
 
     def deliver(self, events: Sequence[FrictionEvent]) -> list[Outcome]:
         """Send the next message, if one may go out; see `planner` for which."""

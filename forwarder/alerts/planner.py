@@ -17,6 +17,7 @@ from typing import Literal
 
 import msgspec
 
+from forwarder.alerts.audit import PREFIX
 from forwarder.alerts.filters import RANK
 from forwarder.alerts.quiet import QuietHours
 from forwarder.contracts import Later, Outcome
@@ -171,7 +172,8 @@ def _ready(
 
 def group_key(event: FrictionEvent) -> str:
     """What makes two events the same to a reader; short, and the same after a restart."""
-    parts = (event.cluster, event.type, event.entity_ref, event.actor, event.outcome)
+    stage = event.stage if event.type.startswith(PREFIX) else ""  # of audit events each stage is news of its own
+    parts = (event.cluster, event.type, event.entity_ref, event.actor, event.outcome, stage)
     text = "\0".join(parts).encode("utf-8", "surrogatepass")
     return hashlib.sha256(text).hexdigest()[:16]
 

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from forwarder.alerts.audit import PREFIX
 from forwarder.alerts.filters import RANK
 from forwarder.alerts.planner import Group, Message
 from forwarder.events.friction import FrictionEvent
@@ -81,12 +82,19 @@ def _title(group: Group) -> str:
     denied = "denied: " if event.outcome == "denied" else ""
     count = len(group.events)
     times = f" — {count}{' more' if group.again else ''} times" if count > 1 else " — again" if group.again else ""
+    if event.type.startswith(PREFIX):
+        return f"{test}{denied}{event.actor}: {event.type.removeprefix(PREFIX)} {_named(event)}, {event.stage}{times}"
     return f"{test}{denied}{event.type}: {event.actor} on {_where(event)}{times}"
 
 
 def _where(event: FrictionEvent) -> str:
     """The service for people: `shop/cart`."""
     return event.entity_ref.partition(":")[2] or event.entity_ref
+
+
+def _named(event: FrictionEvent) -> str:
+    """The object for people: `shop/cart-1`."""
+    return f"{event.namespace}/{event.name}" if event.namespace and event.name else event.name or event.namespace
 
 
 def _facts(group: Group) -> list[tuple[str, str]]:
@@ -97,7 +105,8 @@ def _facts(group: Group) -> list[tuple[str, str]]:
         ("Who", _who(event)),
         ("On what", _object(event)),
         ("Outcome", _outcome(event)),
-        ("Severity", f"{event.severity} ({event.points} points)" if event.points else event.severity),
+        ("Stage", event.stage if event.type.startswith(PREFIX) else ""),
+        ("Severity", f"{event.severity} ({event.points} points)" if event.points else ""),
         ("Cluster", event.cluster),
     ]
 
@@ -115,13 +124,14 @@ def _who(event: FrictionEvent) -> str:
 
 def _object(event: FrictionEvent) -> str:
     kind = f"{event.resource}/{event.subresource}" if event.subresource else event.resource
-    name = f"{event.namespace}/{event.name}" if event.namespace and event.name else event.name or event.namespace
     extra = [f"{word} {value}" for word, value in (("container", event.container), ("node", event.node)) if value]
-    return ", ".join([f"{event.verb} {kind} {name}".strip(), *extra])
+    return ", ".join([f"{event.verb} {kind} {_named(event)}".strip(), *extra])
 
 
 def _outcome(event: FrictionEvent) -> str:
     code = f" ({event.response_code})" if event.response_code else ""
+    if event.stage == "RequestReceived":
+        return "not yet known"
     session = event.stage == "ResponseStarted"
     if event.outcome != "allowed":
         return event.outcome + code

@@ -121,29 +121,38 @@ class Outbox:
 
     # --- events in ---------------------------------------------------------------------------------------------------
 
-    def commit(self, events: Sequence[FrictionEvent], dead: Sequence[DeadLetter] = ()) -> "Future[CommitResult]":
-        """Store one batch, all of it or nothing. The future is answered when it is durable; it raises
+    def commit(
+        self,
+        events: Sequence[FrictionEvent],
+        dead: Sequence[DeadLetter] = (),
+        directed: Sequence[tuple[str, FrictionEvent]] = (),
+    ) -> "Future[CommitResult]":
+        """Store one batch, all of it or nothing. directed: (sink, event) of events that are for one sink alone.
+
+        The future is answered when it is durable; it raises
 
         Overloaded: full, disk full, locked or gone, a required sink's backlog at its cap, or the queue too long; `reason`
         says which.
         ShuttingDown: after close. ValueError: an id is no UUID, or a text no Unicode.
         """
-        if not events and not dead:
+        if not events and not dead and not directed:
             done: Future[CommitResult] = Future()
             done.set_result(CommitResult())
             return done
         now = self._clock()
         try:
             rows = [admission.row(event, now) for event in events]
+            single = [(sink, admission.row(event, now)) for sink, event in directed]
         except ValueError:
             return failed(ValueError("an event cannot be stored: its id is no UUID, or a text no Unicode"))
 
         def run(books: Books) -> CommitResult:
             self._refuse_when_gone()
-            self._refuse_when_full(books, events=bool(rows))
-            return admission.admit(books, rows, dead, seen_s=self._seen_s)
+            self._refuse_when_full(books, events=bool(rows or single))
+            return admission.admit(books, rows, dead, seen_s=self._seen_s, directed=single)
 
-        size = sum(len(row.payload) for row in rows) + sum(len(item.payload or b"") + len(item.head) for item in dead)
+        payloads = [*rows, *(row for _, row in single)]
+        size = sum(len(row.payload) for row in payloads) + sum(len(item.payload or b"") + len(item.head) for item in dead)
         return self._writer.submit(Job(run, _same, size_bytes=size, capped=True))
 
     def _refuse_when_gone(self) -> None:

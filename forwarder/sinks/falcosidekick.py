@@ -45,7 +45,6 @@ class FalcosidekickSettings(FilterSettings, frozen=True, kw_only=True, forbid_un
     ca_file: PEM file of the authority to trust instead of the system's. client_cert_file, client_key_file: PEM files, where
     it asks for a certificate (tlsserver.mutualtls). timeout_s: for one request in all, seconds; the default is 10.
     required: whether acks wait when too many events wait for this sink; by default the oldest become dead letters.
-    What is sent: minimum_severity, rules, ignore_rules, namespaces, ignore_namespaces, max_age_s.
     """
 
     url: str = "http://localhost:2801/"

@@ -27,7 +27,7 @@ from typing import Any
 
 import apprise
 
-from forwarder.alerts.alerter import BATCH_EVENTS, Alerter, AlertSettings
+from forwarder.alerts.alerter import BATCH_EVENTS, MAX_WAITING_EVENTS, Alerter, AlertSettings
 from forwarder.alerts.wording import MARKS, Note
 from forwarder.contracts import Done, Later, Outcome, Refused
 from forwarder.errors import ConfigError
@@ -50,8 +50,6 @@ class NotifySettings(AlertSettings, frozen=True, kw_only=True, forbid_unknown_fi
     """url: where to, as Apprise writes it. urls: name -> URL, or name -> settings with a `url`, for several at once.
     timeout_s: how long one message may take in all, seconds; the default is 20: mail servers take their time.
     required: whether acks wait when too many events wait for this sink; by default the oldest become dead letters.
-    What is sent, and when: minimum_severity, rules, ignore_rules, namespaces, ignore_namespaces, max_age_s,
-    group_window_s, max_per_minute, quiet_hours, quiet_days, timezone, quiet_except, dashboard_url.
     """
 
     url: str = ""
@@ -81,6 +79,7 @@ class NotifySink:
     takes_updates = False  # one message per event; the end of a session wakes nobody again
     holds = True
     batch_events = BATCH_EVENTS
+    max_waiting_events = MAX_WAITING_EVENTS
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.webhook import WebhookClient
 
-from forwarder.alerts.alerter import BATCH_EVENTS, Alerter, AlertSettings
+from forwarder.alerts.alerter import BATCH_EVENTS, MAX_WAITING_EVENTS, Alerter, AlertSettings
 from forwarder.alerts.wording import COLOURS, MARKS, Note
 from forwarder.contracts import Done, Later, Outcome, Refused
 from forwarder.errors import ConfigError
@@ -74,8 +74,6 @@ class SlackSettings(AlertSettings, frozen=True, kw_only=True, forbid_unknown_fie
     webhook_url: an incoming webhook instead of both. api_url: for GovSlack; the default is https://slack.com/api/.
     timeout_s: how long one call may take in all, seconds; the default is 10.
     required: whether acks wait when too many events wait for this sink; by default the oldest become dead letters.
-    What is sent, and when: minimum_severity, rules, ignore_rules, namespaces, ignore_namespaces, max_age_s,
-    group_window_s, max_per_minute, quiet_hours, quiet_days, timezone, quiet_except, dashboard_url.
     """
 
     token: str | None = None
@@ -106,6 +104,7 @@ class SlackSink:
     takes_updates = False  # one message per event; the end of a session wakes nobody again
     holds = True
     batch_events = BATCH_EVENTS
+    max_waiting_events = MAX_WAITING_EVENTS
 
     def __init__(
         self,

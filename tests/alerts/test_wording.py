@@ -41,7 +41,7 @@ def test_what_when_who_on_what_command_outcome_and_severity(event) -> None:
         ({"stage": "ResponseComplete", "response_code": 101, "duration_s": 61.2}, "allowed (101), lasted 61 s"),
         ({"outcome": "denied", "response_code": 403}, "denied (403)"),
         ({"outcome": "failed", "stage": "Panic"}, "failed"),
-        ({"stage": "RequestReceived"}, "allowed, RequestReceived"),
+        ({"stage": "RequestReceived"}, "not yet known"),
     ],
 )
 def test_how_it_ended(event, fields, expected) -> None:
