@@ -34,7 +34,14 @@ from forwarder.events.audit import AuditEvent
 from forwarder.events.friction import FrictionEvent
 from forwarder.events.outgoing import OutgoingEvent
 from forwarder.outbox import Ledger, Outbox, SinkInfo, read_ledger
-from forwarder.registry import Loaded, build_audit_sink, build_sink, build_source, takes_audit_events, takes_audit_stream
+from forwarder.registry import (
+    Loaded,
+    build_audit_sink,
+    build_sink,
+    build_source,
+    takes_audit_events,
+    takes_audit_stream,
+)
 from forwarder.tasks import cancel, spawn
 from forwarder.telemetry import Telemetry
 from forwarder.wire.budget import ByteBudget

@@ -39,7 +39,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("forwarder_sink_waiting", "gauge", "Events this sink has yet to take.", ("sink",)),
     Metric("forwarder_sink_dead", "gauge", "Events this sink refused, or that its backlog cap pushed out.", ("sink",)),
     Metric("forwarder_sink_retries", "counter", "Deliveries put off.", ("sink",)),
-    Metric("forwarder_sink_unwanted", "counter", "Events that this sink's filters let pass unsent; part of the delivered.", ("sink",)),
+    Metric("forwarder_sink_unwanted", "counter", "Events that its filters let pass unsent; part of the delivered.", ("sink",)),
     Metric("forwarder_sink_oldest_seconds", "gauge", "Age of the oldest waiting event, seconds.", ("sink",)),
     Metric("forwarder_stream_events", "counter", "Audit events: delivered, refused or dropped.", ("sink", "result")),
     Metric("forwarder_stream_waiting", "gauge", "Audit events that this sink has yet to take.", ("sink",)),

@@ -386,9 +386,16 @@ async def test_a_tap_sees_what_was_accepted_and_lines_only_while_it_wants_them(m
     assert tap.seen == ["exec-rule", "list"]
 
 
-async def test_audit_events_for_people_are_durable_before_the_acknowledgement_and_once(make: Callable[..., Pipeline]) -> None:
+async def test_audit_events_for_people_are_durable_before_the_acknowledgement_and_once(
+    make: Callable[..., Pipeline],
+) -> None:
     """The selected ones, for their sink alone; read again they are nothing new."""
-    chat = {"type": "notify", "url": "json://localhost", "stream": "audit", "select": [{"resource": "pods", "subresource": "exec"}]}
+    chat = {
+        "type": "notify",
+        "url": "json://localhost",
+        "stream": "audit",
+        "select": [{"resource": "pods", "subresource": "exec"}],
+    }
     pipeline = make(sinks={"chat": chat})
     assert pipeline.streams == {}
     assert pipeline.detector.screen(QUIET, 0, len(QUIET))

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from forwarder.alerts import audit, planner
 from forwarder.alerts.filters import FilterSettings, Severity, check, wanted
 from forwarder.alerts.planner import Message, Policy
@@ -36,13 +38,13 @@ class AlertSettings(FilterSettings, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     stream: Stream = "friction"
-    select: list[dict[str, Any]] = []
-    stages: list[Stage] = []
+    select: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    stages: list[Stage] = msgspec.field(default_factory=list)
     ignore_system: bool = False
     group_window_s: float = 300.0
     max_per_minute: int = 10
     quiet_hours: str = ""
-    quiet_days: list[str] = []
+    quiet_days: list[str] = msgspec.field(default_factory=list)
     timezone: str = ""
     quiet_except: Severity = "high"
     dashboard_url: str = ""

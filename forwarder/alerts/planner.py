@@ -107,9 +107,7 @@ def plan(events: Sequence[FrictionEvent], state: State, policy: Policy, now: flo
         chosen, reason = order, _QUIET if over else _RATE
     else:
         chosen, reason = order[:1], _NONE
-    groups = tuple(
-        Group(key, tuple(events[place] for place in places), key in state.windows) for key, places in chosen
-    )
+    groups = tuple(Group(key, tuple(events[place] for place in places), key in state.windows) for key, places in chosen)
     carried = tuple(place for _, places in chosen for place in places)
     return Plan(outcomes, carried, Message(groups, reason))
 

@@ -58,7 +58,7 @@ def link(dashboard_url: str, event: FrictionEvent | None) -> str:
     """`dashboard_url` with {id}, {entity_ref}, {service}, {namespace}, {cluster} and {rule} filled in; every value quoted."""
     if not dashboard_url:
         return ""
-    values = {name: "" for name in ("id", "entity_ref", "service", "namespace", "cluster", "rule")}
+    values = dict.fromkeys(("id", "entity_ref", "service", "namespace", "cluster", "rule"), "")
     if event is not None:
         values |= {
             "id": event.id,
@@ -189,7 +189,7 @@ def _line(group: Group) -> str:
     denied = "denied " if event.outcome == "denied" else ""
     text = f"{denied}{event.type}: {_short(event.actor, 60)} on {_short(_where(event), 80)}"
     cluster = f" ({_short(event.cluster, 40)})" if event.cluster else ""
-    return f"{MARKS[event.severity]} {len(group.events)} × {text}{cluster}"
+    return f"{MARKS[event.severity]} {len(group.events)} x {text}{cluster}"
 
 
 def _some(names: Sequence[str], limit: int = 5) -> str:

@@ -36,9 +36,7 @@ class Queue(Protocol):
         May raise Overloaded.
         """
 
-    def settle(
-        self, sink: str, outcomes: Sequence[tuple[int, Outcome]], memory: bytes | None = None
-    ) -> "Future[None]":
+    def settle(self, sink: str, outcomes: Sequence[tuple[int, Outcome]], memory: bytes | None = None) -> "Future[None]":
         """Answered when the outcomes, and the sink's memory where one is given, are durable; all of it or nothing.
 
         May raise Overloaded (try again) or ShuttingDown.

@@ -140,9 +140,7 @@ def memory(connection: sqlite3.Connection, sink: str) -> bytes:
     return bytes(row[0]) if row else b""
 
 
-def settle(
-    books: Books, sink: str, outcomes: Sequence[tuple[int, Outcome]], remembered: bytes | None = None
-) -> None:
+def settle(books: Books, sink: str, outcomes: Sequence[tuple[int, Outcome]], remembered: bytes | None = None) -> None:
     """Store what a sink answered, by seq, and what it wants to find again after a restart.
 
     An answer about an event that is settled already changes nothing.

@@ -152,7 +152,9 @@ class Outbox:
             return admission.admit(books, rows, dead, seen_s=self._seen_s, directed=single)
 
         payloads = [*rows, *(row for _, row in single)]
-        size = sum(len(row.payload) for row in payloads) + sum(len(item.payload or b"") + len(item.head) for item in dead)
+        size = sum(len(row.payload) for row in payloads) + sum(
+            len(item.payload or b"") + len(item.head) for item in dead
+        )
         return self._writer.submit(Job(run, _same, size_bytes=size, capped=True))
 
     def _refuse_when_gone(self) -> None:
@@ -202,9 +204,7 @@ class Outbox:
         self._turns[sink] = (generation, next_due_at)
         return found
 
-    def settle(
-        self, sink: str, outcomes: Sequence[tuple[int, Outcome]], memory: bytes | None = None
-    ) -> "Future[None]":
+    def settle(self, sink: str, outcomes: Sequence[tuple[int, Outcome]], memory: bytes | None = None) -> "Future[None]":
         """Store what `sink` answered, by seq, and with it the sink's memory where one is given.
 
         The future is answered when that is durable, and may raise Overloaded.

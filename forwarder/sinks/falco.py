@@ -79,7 +79,9 @@ class FalcoSink:
         """Raises ConfigError."""
         url = urlsplit(settings.url)
         if url.scheme not in ("http", "https") or not url.hostname or url.username:
-            raise ConfigError("`url` must begin with http:// or https://, name a host and no user", where=f"sinks.{name}")
+            raise ConfigError(
+                "`url` must begin with http:// or https://, name a host and no user", where=f"sinks.{name}"
+            )
         self.name = name
         self.batch_events = settings.batch_events
         self._settings = settings

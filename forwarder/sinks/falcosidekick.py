@@ -194,6 +194,8 @@ def _check(name: str, settings: FalcosidekickSettings) -> None:
     if bool(settings.client_cert_file) is not bool(settings.client_key_file):
         raise ConfigError("`client_cert_file` and `client_key_file` go together", where=where)
     if not settings.source.strip():
-        raise ConfigError("`source` must not be empty: Falcosidekick would take the events for system calls", where=where)
+        raise ConfigError(
+            "`source` must not be empty: Falcosidekick would take the events for system calls", where=where
+        )
     if not 0.1 <= settings.timeout_s <= 300:
         raise ConfigError("`timeout_s` must be between 0.1 and 300", where=where)

@@ -104,7 +104,9 @@ class ForwardSink:
         if not settings.tag or not settings.tag.isprintable():
             raise ConfigError("`tag` must be a word that the server's configuration matches", where=where)
         if (settings.user or settings.password) and not settings.shared_key:
-            raise ConfigError("`user` and `password` go with a `shared_key`: the protocol asks for it first", where=where)
+            raise ConfigError(
+                "`user` and `password` go with a `shared_key`: the protocol asks for it first", where=where
+            )
         self._sender = ForwardSender(
             parse_address(settings.address, where=f"{where}.address", default_port=24224),
             shared_key=settings.shared_key or "",

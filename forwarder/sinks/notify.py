@@ -141,7 +141,9 @@ class NotifySink:
         try:
             return bool(
                 self._service.notify(
-                    body=body(note), title=_tame(f"{MARKS[note.severity]} {note.title}"), notify_type=KINDS[note.severity]
+                    body=body(note),
+                    title=_tame(f"{MARKS[note.severity]} {note.title}"),
+                    notify_type=KINDS[note.severity],
                 )
             )
         finally:
@@ -202,7 +204,9 @@ class _Said(logging.Handler):
 def _service(name: str, settings: NotifySettings) -> Any:
     where = f"sinks.{name}"
     if not settings.url:
-        raise ConfigError("`url` is missing; write one as Apprise does, such as mailtos://user:password@host", where=where)
+        raise ConfigError(
+            "`url` is missing; write one as Apprise does, such as mailtos://user:password@host", where=where
+        )
     if not 0.1 <= settings.timeout_s <= 300:
         raise ConfigError("`timeout_s` must be between 0.1 and 300", where=where)
     asset = apprise.AppriseAsset(async_mode=False, storage_mode=apprise.PersistentStoreMode.MEMORY, app_id="friction-forwarder",
@@ -214,7 +218,9 @@ def _service(name: str, settings: NotifySettings) -> Any:
         logger.addHandler(logging.NullHandler())
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its plug-ins about the libraries they use: nothing an operator can mend
+            warnings.simplefilter(
+                "ignore"
+            )  # of its plug-ins about the libraries they use: nothing an operator can mend
             service = apprise.Apprise.instantiate(settings.url, asset=asset, suppress_exceptions=False)
     except Exception:  # noqa: BLE001 - its text quotes the URL, which holds passwords
         service = None

@@ -242,7 +242,7 @@ def attachment(note: Note) -> dict[str, Any]:
         blocks.append({"type": "section", "fields": fields})
     if note.command:
         # A backtick inside would end the code.
-        code = _fitting(note.command.replace("`", "ˋ"), MAX_SECTION_CHARS - 10)
+        code = _fitting(note.command.replace("`", "\u02cb"), MAX_SECTION_CHARS - 10)
         blocks.append(_section(f"```{code}```"))
     if note.footer:
         blocks.append({"type": "context", "elements": [_text(_escaped(note.footer))]})

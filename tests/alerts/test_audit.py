@@ -31,7 +31,11 @@ def test_what_when_who_on_what_and_at_which_stage() -> None:
     said = note(Message((Group("k", (made,)),)))
     assert said.title == "jane: create pods/exec shop/cart-1, ResponseComplete"
     facts = dict(said.facts)
-    assert (facts["When"], facts["Who"], facts["Stage"]) == ("2025-06-18 12:00:09 UTC", "jane from 10.0.0.7", "ResponseComplete")
+    assert (facts["When"], facts["Who"], facts["Stage"]) == (
+        "2025-06-18 12:00:09 UTC",
+        "jane from 10.0.0.7",
+        "ResponseComplete",
+    )
     assert (facts["Outcome"], facts["Cluster"]) == ("allowed (101)", "prod")
     assert "Severity" not in facts
 
@@ -55,7 +59,11 @@ def test_each_stage_is_an_event_of_its_own_for_each_sink_and_the_same_whenever_i
     """Nothing is told twice because a log is read again."""
     one = as_event(outgoing(), "slack")
     assert as_event(outgoing(), "slack") == one
-    others = [as_event(outgoing(), "mail"), as_event(outgoing(stage="RequestReceived"), "slack"), as_event(outgoing("b"), "slack")]
+    others = [
+        as_event(outgoing(), "mail"),
+        as_event(outgoing(stage="RequestReceived"), "slack"),
+        as_event(outgoing("b"), "slack"),
+    ]
     assert len({one.id, *(other.id for other in others)}) == 4
     assert group_key(one) != group_key(others[1])
 

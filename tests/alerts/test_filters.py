@@ -37,5 +37,5 @@ def test_old_when_it_came_in_is_not_old_from_waiting(event, clock) -> None:
 
 def test_an_age_below_nothing_is_refused() -> None:
     """By name."""
-    with pytest.raises(ConfigError, match="sinks.slack: `max_age_s`"):
+    with pytest.raises(ConfigError, match=r"sinks\.slack: `max_age_s`"):
         check("slack", FilterSettings(max_age_s=-1))

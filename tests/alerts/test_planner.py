@@ -16,7 +16,9 @@ def run(events, state, policy, clock, *, calls: int = 100):
         planned = plan(left, state, policy, clock.now)
         if planned.message is None:
             return messages, left, planned.outcomes
-        messages.append((planned.message.reason, [(group.again, len(group.events)) for group in planned.message.groups]))
+        messages.append(
+            (planned.message.reason, [(group.again, len(group.events)) for group in planned.message.groups])
+        )
         sent(state, planned.message, policy, clock.now)
         left = [item for place, item in enumerate(left) if place not in planned.carried]
     raise AssertionError("it does not end")
@@ -120,7 +122,11 @@ def test_the_night_is_quiet_but_for_the_gravest_and_ends_with_one_message(event,
     """What was held is told at its end, in one message that says so."""
     clock.now += 11 * HOUR_S  # 23:00
     state = State()
-    events = [event(1, severity="medium"), event(2, severity="low", actor="joe"), event(3, severity="high", actor="eve")]
+    events = [
+        event(1, severity="medium"),
+        event(2, severity="low", actor="joe"),
+        event(3, severity="high", actor="eve"),
+    ]
     messages, left, outcomes = run(events, state, night(), clock)
     assert messages == [("", [(False, 1)])]
     assert outcomes == [Later(8 * HOUR_S, held=True)] * 2

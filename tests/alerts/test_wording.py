@@ -71,8 +71,8 @@ def test_a_digest_gives_numbers_and_the_gravest_first(event) -> None:
     said = note(Message(tuple(groups), "rate"), max_per_minute=10, dashboard_url="https://d/{entity_ref}")
     assert said.title == "211 events held back: more than 10 messages a minute"
     assert said.severity == "high"
-    assert said.lines[0] == "🔴 1 × kubectl-exec: eve on shop/cart (b)"
-    assert said.lines[1] == "🔵 20 × kubectl-exec: u19 on shop/cart"
+    assert said.lines[0] == "🔴 1 x kubectl-exec: eve on shop/cart (b)"
+    assert said.lines[1] == "🔵 20 x kubectl-exec: u19 on shop/cart"
     assert len(said.lines) == MAX_DIGEST_LINES + 1
     assert said.lines[-1] == "and 45 more events in 9 groups"
     assert dict(said.facts)["Who"].endswith(" and 16 more")

@@ -45,9 +45,7 @@ class FakeQueue:
     def memory(self, sink: str) -> bytes:
         return self.remembered[-1] if self.remembered else b""
 
-    def settle(
-        self, sink: str, outcomes: Sequence[tuple[int, Outcome]], memory: bytes | None = None
-    ) -> "Future[None]":
+    def settle(self, sink: str, outcomes: Sequence[tuple[int, Outcome]], memory: bytes | None = None) -> "Future[None]":
         future: Future[None] = Future()
         if self.failures:
             future.set_exception(self.failures.pop(0))

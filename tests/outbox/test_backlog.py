@@ -6,7 +6,7 @@ import pytest
 
 from forwarder.contracts import Done, Later, Refused
 from forwarder.errors import Overloaded
-from forwarder.outbox import backlog, SinkInfo, dead_letters
+from forwarder.outbox import SinkInfo, backlog, dead_letters
 from forwarder.outbox.backlog import MAX_POSTPONED_S
 
 
@@ -105,7 +105,10 @@ def test_updates_are_only_for_sinks_that_take_them(bench) -> None:
     bench.open(SinkInfo("backend"), SinkInfo("slack", takes_updates=False))
     bench.commit(bench.event(1))
     bench.commit(bench.event(1, revision=1))
-    assert [(update, event.revision) for _, update, event, _ in bench.outbox.due("backend", 9)] == [(False, 0), (True, 1)]
+    assert [(update, event.revision) for _, update, event, _ in bench.outbox.due("backend", 9)] == [
+        (False, 0),
+        (True, 1),
+    ]
     assert [(update, event.revision) for _, update, event, _ in bench.outbox.due("slack", 9)] == [(False, 0)]
     bench.answer("slack", Done())
     bench.answer("backend", Done())

@@ -62,17 +62,18 @@ def peer() -> Falco:
 @pytest.fixture
 def make(network, peer):
     def build(telemetry: Telemetry | None = None, clock: Clock | None = None, **settings: Any) -> FalcoSink:
-        sink = FalcoSink(
+        return FalcoSink(
             "falco", FalcoSettings(**settings), telemetry or Telemetry(), adapter=network(peer), clock=clock or Clock()
         )
-        return sink
 
     return build
 
 
 def metrics(telemetry: Telemetry) -> dict[str, float]:
     lines = telemetry.exposition().decode().splitlines()
-    return {name: float(value) for name, _, value in (line.partition(" ") for line in lines) if name.startswith("falco_")}
+    return {
+        name: float(value) for name, _, value in (line.partition(" ") for line in lines) if name.startswith("falco_")
+    }
 
 
 def test_a_batch_is_one_event_list(make, peer) -> None:

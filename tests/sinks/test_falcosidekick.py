@@ -27,7 +27,8 @@ def complaint(body: Any) -> str:
         "output_fields are text": isinstance(fields, dict) and all(isinstance(value, str) for value in fields.values()),
         "source": bool(body.get("source")),
         "tags": all(isinstance(tag, str) for tag in body.get("tags", [])),
-        "no other keys": set(body) <= {"priority", "rule", "time", "output_fields", "output", "source", "tags", "hostname"},
+        "no other keys": set(body)
+        <= {"priority", "rule", "time", "output_fields", "output", "source", "tags", "hostname"},
     }
     return ", ".join(name for name, good in checks.items() if not good)
 
@@ -64,7 +65,9 @@ def test_severities_are_priorities_and_may_be_others(event) -> None:
 
 def test_the_fields_are_those_of_falcos_own_audit_events(event) -> None:
     """So that templates and routes for k8saudit work; what is empty is left out."""
-    made = payload(event(1, namespace="shop", name="cart-1", response_code=101, cluster="prod"), FalcosidekickSettings())
+    made = payload(
+        event(1, namespace="shop", name="cart-1", response_code=101, cluster="prod"), FalcosidekickSettings()
+    )
     fields = made["output_fields"]
     assert (fields["k8s.ns.name"], fields["k8s.pod.name"]) == ("shop", "cart-1")
     assert (fields["ka.user.name"], fields["ka.verb"], fields["ka.response.code"]) == ("jane", "create", "101")
@@ -78,7 +81,10 @@ def test_the_fields_are_those_of_falcos_own_audit_events(event) -> None:
 
 def test_long_fields_are_cut_here_before_falcosidekick_would(event) -> None:
     """It cuts above 4096 characters in all; a short event keeps a long command whole."""
-    assert payload(event(1, command="x" * 2000), FalcosidekickSettings())["output_fields"]["friction.command"] == "x" * 2000
+    assert (
+        payload(event(1, command="x" * 2000), FalcosidekickSettings())["output_fields"]["friction.command"]
+        == "x" * 2000
+    )
     made = payload(event(1, command="x" * 4000, user_agent="y" * 600), FalcosidekickSettings())
     assert all(len(value) <= 500 for value in made["output_fields"].values())
     assert made["output_fields"]["friction.command"].endswith("…")

@@ -117,7 +117,6 @@ def test_a_fault_is_named_and_the_batch_waits_whole(event, error, delay_s, words
 )
 def test_settings_that_cannot_work(settings, words) -> None:
     """By name; keys stand in no error and no repr."""
-    import msgspec
 
     with pytest.raises(ConfigError, match=words):
         ForwardSink("collector", msgspec.convert(settings, ForwardSinkSettings))

@@ -38,7 +38,9 @@ def service(monkeypatch) -> Any:
 
 def test_several_urls_are_sinks_of_their_own() -> None:
     """With what is said for all, and for one."""
-    parts = split("people", {"minimum_severity": "medium", "urls": {"a": "json://a", "b": {"url": "json://b", "rules": ["x"]}}})
+    parts = split(
+        "people", {"minimum_severity": "medium", "urls": {"a": "json://a", "b": {"url": "json://b", "rules": ["x"]}}}
+    )
     assert parts == {
         "people.a": {"minimum_severity": "medium", "url": "json://a"},
         "people.b": {"minimum_severity": "medium", "url": "json://b", "rules": ["x"]},
@@ -48,7 +50,11 @@ def test_several_urls_are_sinks_of_their_own() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"urls": ["json://a"]}, "is a mapping"), ({"urls": {}}, "is a mapping"), ({"urls": {"a": "b"}, "url": "c"}, "either")],
+    [
+        ({"urls": ["json://a"]}, "is a mapping"),
+        ({"urls": {}}, "is a mapping"),
+        ({"urls": {"a": "b"}, "url": "c"}, "either"),
+    ],
 )
 def test_urls_that_cannot_be_meant(settings, words) -> None:
     """A list has no names, and names are what cursors hang on."""
@@ -70,7 +76,9 @@ def test_a_message_has_title_text_and_kind(event, service) -> None:
 
 def test_nothing_in_a_name_calls_people() -> None:
     """Discord, Mattermost and their like look for mentions in the text."""
-    said = body(Note(title="t", severity="low", facts=(("Who", "@everyone @here @channel <@123> <!here> jane@example.com"),)))
+    said = body(
+        Note(title="t", severity="low", facts=(("Who", "@everyone @here @channel <@123> <!here> jane@example.com"),))
+    )
     assert "@\u200beveryone @\u200bhere @\u200bchannel <\u200b@123> <\u200b!here>" in said
     assert "jane@example.com" in said
 

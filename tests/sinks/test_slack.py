@@ -134,7 +134,9 @@ def test_the_longest_hostile_texts_fit_slacks_limits() -> None:
             assert not re.search(r"&(?!amp;|lt;|gt;)", text["text"])
 
 
-@pytest.mark.parametrize("word", ["invalid_auth", "not_in_channel", "channel_not_found", "missing_scope", "is_archived"])
+@pytest.mark.parametrize(
+    "word", ["invalid_auth", "not_in_channel", "channel_not_found", "missing_scope", "is_archived"]
+)
 def test_slacks_own_word_and_what_to_do_reach_the_operator(slack, event, word) -> None:
     """The event waits until somebody has done it."""
     slack.fail("chat.postMessage", word)
@@ -198,7 +200,9 @@ def test_a_webhooks_words(slack, event, status, said, expected) -> None:
 
 def test_doctor_learns_who_the_token_is_and_whether_the_app_is_in_the_channel(slack) -> None:
     """Posting nothing."""
-    slack.answers["auth.test"] = [{"ok": True, "team": "Acme", "user": "friction", "_scopes": "chat:write,channels:read"}]
+    slack.answers["auth.test"] = [
+        {"ok": True, "team": "Acme", "user": "friction", "_scopes": "chat:write,channels:read"}
+    ]
     slack.answers["conversations.info"] = [{"ok": True, "channel": {"is_member": False}}]
     state = sink().probe()
     assert (state.team, state.bot, state.scopes) == ("Acme", "friction", ("chat:write", "channels:read"))

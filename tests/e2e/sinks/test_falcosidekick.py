@@ -59,7 +59,9 @@ def passed_on(sidekick: Falcosidekick) -> list[dict[str, Any]]:
     return [body for body in sidekick.output.taken if isinstance(body, dict)]
 
 
-def test_every_event_passes_through_falcosidekick_to_its_output(receiver: Receiver, falcosidekick: Falcosidekick) -> None:
+def test_every_event_passes_through_falcosidekick_to_its_output(
+    receiver: Receiver, falcosidekick: Falcosidekick
+) -> None:
     """Taken as it is: priority, source, fields and all; and a kill in the middle loses none."""
     receiver.configure({"falcosidekick": {"url": falcosidekick.url}})
     receiver.write([exec_line(number, sourceIPs=["10.0.0.7", "fd00::1"]) for number in range(40)])
@@ -70,7 +72,9 @@ def test_every_event_passes_through_falcosidekick_to_its_output(receiver: Receiv
     receiver.start()
     ledger = receiver.settled(60)
     assert (ledger.sinks[0].delivered, ledger.sinks[0].dead) == (60, 0)
-    wait_until(lambda: len({one["output_fields"]["friction.id"] for one in passed_on(falcosidekick)}) == 60, "all of them")
+    wait_until(
+        lambda: len({one["output_fields"]["friction.id"] for one in passed_on(falcosidekick)}) == 60, "all of them"
+    )
     one = passed_on(falcosidekick)[0]
     assert (one["priority"], one["source"], one["rule"]) == ("Critical", "k8s_audit", "kubectl-exec")
     assert one["output_fields"]["k8s.ns.name"] == "shop"

@@ -37,7 +37,11 @@ class Slack(Recorder):
             texts = [block["text"]] if "text" in block else block.get("fields") or block["elements"]
             if len(texts) > 10 or any(not 0 < len(text["text"]) <= 3000 for text in texts):
                 return self.no("invalid_blocks")
-        return 200, json.dumps({"ok": True, "channel": "C1", "ts": "1.2"}).encode(), {"Content-Type": "application/json"}
+        return (
+            200,
+            json.dumps({"ok": True, "channel": "C1", "ts": "1.2"}).encode(),
+            {"Content-Type": "application/json"},
+        )
 
     @staticmethod
     def no(word: str) -> Answer:
@@ -156,3 +160,27 @@ def test_a_storm_is_told_in_numbers(receiver: Receiver) -> None:
         assert len(slack.taken) <= 8
         digests = [body["text"] for body in slack.taken if "held back: more than 4 messages a minute" in body["text"]]
         assert sum(int(text.split()[1]) for text in digests) + len(slack.taken) - len(digests) == 400
+
+
+def test_audit_events_go_to_slack_once_each_through_a_kill(receiver: Receiver) -> None:
+    """What an audit-to-Slack webhook did: chosen audit events, stage by stage; read again they are not told again."""
+    with serving(Slack()) as slack:
+        receiver.configure(
+            settings(slack, stream="audit", select=[{"resource": "secrets"}], stages=["ResponseComplete"]),
+            detection={"rules": []},
+        )
+        secret = {"resource": "secrets", "namespace": "shop", "name": "db"}
+        lines = [exec_line(number, objectRef=secret, verb="get", stage=stage, requestURI="/api/v1/namespaces/shop/secrets/db")
+                 for number in range(12) for stage in ("RequestReceived", "ResponseComplete")]  # fmt: skip
+        receiver.write([exec_line(100), *lines])
+        receiver.start()
+        wait_until(lambda: len(slack.taken) >= 4, "the first messages")
+        receiver.kill()
+        (receiver.folder / "position.json").unlink()  # the whole log is read again
+        receiver.start()
+        wait_until(lambda: len(set(slack.posted)) == 12 and receiver.ledger.sinks[0].waiting == 0, "all of them")
+        receiver.stop()
+    assert len(slack.posted) <= 13
+    assert {body["text"] for body in slack.taken} == {
+        f"🔵 user-{n}: get secrets shop/db, ResponseComplete" for n in range(12)
+    }
