@@ -129,6 +129,14 @@ class ForwardSink:
         self._backoff.reset()
         return [Done()] * len(events)
 
+    def probe(self, deadline_s: float) -> str:
+        """Why the server does not let us in; empty when it does. Sends no event."""
+        try:
+            self._sender.probe(deadline_s)
+        except (OSError, ForwardProtocolError, Overdue) as error:
+            return self._later(error).reason
+        return ""
+
     def close(self) -> None:
         self._sender.close()
 

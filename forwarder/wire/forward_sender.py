@@ -54,6 +54,14 @@ class ForwardSender:
             self.close()
             raise
 
+    def probe(self, deadline_s: float) -> None:
+        """Connect, with TLS and handshake where they are set, and send nothing. Raises as `send` does."""
+        ends = time.monotonic() + deadline_s
+        try:
+            self._deadline.run(lambda: self._connect(ends), deadline_s)
+        finally:
+            self.close()
+
     def close(self) -> None:
         """Close the connection, which also ends a call that hangs on it."""
         if self._socket is not None:
