@@ -192,7 +192,7 @@ def head(data: bytes, limit: int = 300) -> str:
     end = _shown_until(start)
     shown = text(start[:end], limit)
     cut = end < len(start) or len(data) > _HEAD_INPUT_BYTES
-    return shown[: limit - 1] + ELLIPSIS if cut and not shown.endswith(ELLIPSIS) else shown
+    return _shortened(shown, limit, cut and not shown.endswith(ELLIPSIS))
 
 
 def _shown_until(start: str) -> int:
