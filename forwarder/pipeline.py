@@ -34,12 +34,13 @@ from forwarder.events import redact
 from forwarder.events.audit import AuditEvent
 from forwarder.events.friction import FrictionEvent
 from forwarder.events.outgoing import OutgoingEvent
-from forwarder.outbox import Outbox, SinkInfo, read_ledger, show
+from forwarder.outbox import Outbox, read_ledger, show
 from forwarder.registry import (
     Loaded,
     build_audit_sink,
     build_sink,
     build_source,
+    outbox_entry,
     takes_audit_events,
     takes_audit_stream,
 )
@@ -81,19 +82,9 @@ class Pipeline:
         self.sources: dict[str, Source] = {
             name: build_source(name, loaded, self.detector.screen, telemetry, budget) for name in loaded.sources
         }
-        limit = loaded.config.outbox.max_waiting_events
         self.outbox = Outbox(
             loaded.outbox_path,
-            [
-                SinkInfo(
-                    sink.name,
-                    takes_updates=sink.takes_updates,
-                    required=sink.required,
-                    max_waiting_events=min(limit, getattr(sink, "max_waiting_events", limit)),
-                    holds=getattr(sink, "holds", False),
-                )
-                for sink in self.sinks.values()
-            ],
+            [outbox_entry(sink, loaded) for sink in self.sinks.values()],
             max_bytes=loaded.outbox_max_bytes,
             telemetry=telemetry,
         )
