@@ -13,6 +13,7 @@ then the outbox closes. Each step has a deadline. What was not delivered is in t
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import time
@@ -23,7 +24,7 @@ from typing import Any
 from forwarder import __version__
 from forwarder.alerts.audit import as_event
 from forwarder.contracts import Batch, DeadLetter, Line, Source, Stopping, Submit, Tap
-from forwarder.delivery import Delivery, Stream
+from forwarder.delivery import Delivery, Stream, Turns
 from forwarder.detection.detector import Detector, Malformed
 from forwarder.detection.loader import load_rules
 from forwarder.detection.rules import RuleSet
@@ -33,12 +34,13 @@ from forwarder.events import redact
 from forwarder.events.audit import AuditEvent
 from forwarder.events.friction import FrictionEvent
 from forwarder.events.outgoing import OutgoingEvent
-from forwarder.outbox import Outbox, SinkInfo, read_ledger, show
+from forwarder.outbox import Outbox, read_ledger, show
 from forwarder.registry import (
     Loaded,
     build_audit_sink,
     build_sink,
     build_source,
+    outbox_entry,
     takes_audit_events,
     takes_audit_stream,
 )
@@ -52,6 +54,7 @@ SOURCES_STOP_S = 10.0  # below the 30 s that Kubernetes gives, and above a Fluen
 SINKS_STOP_S = 12.0  # a delivery in flight has a deadline of 10 s of its own
 REFUSED_LATELY_S = 5.0  # not ready for so long after a refusal: senders that can choose go elsewhere, then try again
 GAUGES_EVERY_S = 2.0
+BLOCKING_BATCHES = 2  # under way at once where a stream joins the acknowledgement: one is delivered, one decoded
 SLICE_LINES = 256  # after so many examined lines the event loop gets a turn: acks of other connections stay fast
 
 
@@ -72,24 +75,16 @@ class Pipeline:
             for name, (_, settings) in loaded.sinks.items()
             if takes_audit_events(settings) and name not in audit
         }
+        blocking = any(loaded.sinks[name][1].when_down == "block" for name in audit)
+        self._turns = Turns(BLOCKING_BATCHES) if blocking else None
         self._taps: list[Tap] = []
         budget = ByteBudget()
         self.sources: dict[str, Source] = {
             name: build_source(name, loaded, self.detector.screen, telemetry, budget) for name in loaded.sources
         }
-        limit = loaded.config.outbox.max_waiting_events
         self.outbox = Outbox(
             loaded.outbox_path,
-            [
-                SinkInfo(
-                    sink.name,
-                    takes_updates=sink.takes_updates,
-                    required=sink.required,
-                    max_waiting_events=min(limit, getattr(sink, "max_waiting_events", limit)),
-                    holds=getattr(sink, "holds", False),
-                )
-                for sink in self.sinks.values()
-            ],
+            [outbox_entry(sink, loaded) for sink in self.sinks.values()],
             max_bytes=loaded.outbox_max_bytes,
             telemetry=telemetry,
         )
@@ -194,7 +189,8 @@ class Pipeline:
 
         async def submit(batch: Batch) -> None:
             try:
-                await self._submit(source, batch)
+                async with self._turns.one() if self._turns else contextlib.nullcontext():
+                    await self._submit(source, batch)
             except ForwarderError as error:
                 reason = "shutting_down" if isinstance(error, ShuttingDown) else "overloaded"
                 self._refused_at = time.monotonic()

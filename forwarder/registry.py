@@ -28,6 +28,7 @@ from forwarder.detection.actors import ROBOTS
 from forwarder.detection.loader import load_selection
 from forwarder.detection.rules import Rule
 from forwarder.errors import ConfigError
+from forwarder.outbox import SinkInfo
 from forwarder.settings import Document, convert, expand, nearest, parse_bytes, resolve_path, rooted, shipped
 from forwarder.telemetry import Telemetry
 from forwarder.wire.budget import ByteBudget
@@ -240,6 +241,18 @@ def build_sink(name: str, loaded: Loaded, telemetry: Telemetry) -> Sink:
     """The sink of friction events of that name; nothing is opened yet."""
     sink: Sink = _built(name, loaded, telemetry)
     return sink
+
+
+def outbox_entry(sink: Sink, loaded: Loaded) -> SinkInfo:
+    """What the outbox has to know of a sink, in a receiver and off a backend alike."""
+    limit = loaded.config.outbox.max_waiting_events
+    return SinkInfo(
+        sink.name,
+        takes_updates=sink.takes_updates,
+        required=sink.required,
+        max_waiting_events=min(limit, getattr(sink, "max_waiting_events", limit)),
+        holds=getattr(sink, "holds", False),
+    )
 
 
 def build_audit_sink(name: str, loaded: Loaded, telemetry: Telemetry) -> AuditSink:

@@ -15,10 +15,10 @@ from forwarder.errors import ConfigError, Overloaded, ShuttingDown
 from forwarder.events.friction import FrictionEvent
 from forwarder.events.outgoing import OutgoingEvent
 from forwarder.outbox import dead_letters, read_ledger
-from forwarder.pipeline import Pipeline
+from forwarder.pipeline import BLOCKING_BATCHES, Pipeline
 from forwarder.registry import load_config
 from forwarder.settings import parse_document
-from forwarder.tasks import spawn
+from forwarder.tasks import cancel, spawn
 from forwarder.telemetry import Telemetry
 
 LOG = [line for line in Path("tests/data/control-plane/audit.log").read_bytes().splitlines() if b'"exec"' in line]
@@ -344,6 +344,21 @@ async def test_a_source_that_gives_up_waiting_withdraws_its_events(make: Callabl
         await asyncio.wait_for(pipeline.submit_for("file")(batch(QUIET)), 0.05)
     assert stream.taken[0].cancelled()
     assert lines(pipeline)["received"] == 0
+
+
+async def test_beside_a_blocking_stream_most_batches_wait_untouched(make: Callable[..., Pipeline]) -> None:
+    """An agent that catches up sends fifty chunks at once: what waits for its turn has cost nothing when its sender gives up."""
+    pipeline, stream = streamed(make)
+    submit = pipeline.submit_for("file")
+    tasks = [spawn(submit(batch(QUIET)), name="submit", failed=lambda _: None) for _ in range(50)]
+    await asyncio.sleep(0.05)
+    assert len(stream.taken) == BLOCKING_BATCHES
+    await cancel(*tasks[BLOCKING_BATCHES:])
+    for taken in stream.taken:
+        taken.set_result(None)
+    await asyncio.gather(*tasks[:BLOCKING_BATCHES])
+    assert len(stream.given) == BLOCKING_BATCHES
+    assert lines(pipeline)["received"] == BLOCKING_BATCHES
 
 
 @pytest.mark.parametrize("error", [Overloaded("behind"), ShuttingDown("closing"), RuntimeError("a bug")])

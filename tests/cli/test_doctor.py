@@ -84,3 +84,16 @@ def test_without_a_process_the_environment_counts(tmp_path: Path, monkeypatch: p
     """As `receive` would start."""
     monkeypatch.setenv("AUDIT_LOG_PATH", "/var/log/a.log")
     assert settings(None, tmp_path).sources["file"][1].path == "/var/log/a.log"
+
+
+def test_a_backends_file_is_about_its_sinks(run: Run, tmp_path: Path) -> None:
+    """Their outbox is checked, and each that can be asked; a test event goes in at a receiver."""
+    file = tmp_path / "backend.yaml"
+    file.write_text("backend: {}\nsinks: {stdout: {}}\n")
+    result = run("doctor", "--config", file)
+    assert (result.exit_code, "✓ outbox" in result.stdout) == (0, True)
+    assert "rules" not in result.stdout
+    assert "goes in at a receiver" in str(run("doctor", "--send", "--config", file).exception)
+    file.write_text("backend: {}\n")
+    result = run("doctor", "--config", file)
+    assert (result.exit_code, "no sink hangs off this backend" in result.stdout) == (2, True)
