@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from forwarder import __version__
 from forwarder.delivery import Delivery
 from forwarder.events.friction import FrictionEvent
-from forwarder.outbox import Outbox, SinkInfo, read_ledger, show
+from forwarder.outbox import Outbox, about, read_ledger, show
 from forwarder.registry import Loaded, build_sink
 from forwarder.settings import Address, parse_address
 from forwarder.telemetry import Telemetry
@@ -37,7 +37,7 @@ class Exits:
             loaded.outbox_path,
             [
                 # first-seen events only, so no sink is offered an update
-                SinkInfo(sink.name, takes_updates=False, required=sink.required, max_waiting_events=limit)
+                about(sink, max_waiting_events=limit, takes_updates=False)
                 for sink in self.sinks.values()
             ],
             max_bytes=loaded.outbox_max_bytes,

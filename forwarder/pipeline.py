@@ -20,6 +20,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from forwarder import __version__
 from forwarder.alerts.audit import as_event
 from forwarder.contracts import Batch, DeadLetter, Line, Source, Stopping, Submit, Tap
@@ -33,7 +35,8 @@ from forwarder.events import redact
 from forwarder.events.audit import AuditEvent
 from forwarder.events.friction import FrictionEvent
 from forwarder.events.outgoing import OutgoingEvent
-from forwarder.outbox import Outbox, SinkInfo, read_ledger, show
+from forwarder.events.redaction import Redaction
+from forwarder.outbox import Outbox, about, read_ledger, show
 from forwarder.registry import (
     Loaded,
     build_audit_sink,
@@ -63,6 +66,8 @@ class Pipeline:
         self.loaded = loaded
         self.telemetry = telemetry
         self.detector = self._detector(self._rules())
+        redaction = Redaction(loaded.config.redaction)
+        self._redaction = redaction if redaction.active else None
         audit = [name for name, (_, settings) in loaded.sinks.items() if takes_audit_stream(settings)]
         self.sinks = {name: build_sink(name, loaded, telemetry) for name in loaded.sinks if name not in audit}
         self.streams = {name: self._stream(name) for name in audit}
@@ -80,16 +85,7 @@ class Pipeline:
         limit = loaded.config.outbox.max_waiting_events
         self.outbox = Outbox(
             loaded.outbox_path,
-            [
-                SinkInfo(
-                    sink.name,
-                    takes_updates=sink.takes_updates,
-                    required=sink.required,
-                    max_waiting_events=min(limit, getattr(sink, "max_waiting_events", limit)),
-                    holds=getattr(sink, "holds", False),
-                )
-                for sink in self.sinks.values()
-            ],
+            [about(sink, max_waiting_events=limit, takes_updates=sink.takes_updates) for sink in self.sinks.values()],
             max_bytes=loaded.outbox_max_bytes,
             telemetry=telemetry,
         )
@@ -218,7 +214,8 @@ class Pipeline:
                 line.data, cluster=batch.cluster, time_s=line.time_s or time.time(), keep=keep
             )
             audit.extend(
-                OutgoingEvent(event, data, batch.cluster or self.detector.cluster) for event, data in examined.audit
+                OutgoingEvent(event, data, batch.cluster or self.detector.cluster, self._redaction)
+                for event, data in examined.audit
             )
             if examined.malformed:
                 dead.extend(self._dead_letter(malformed, line, batch.origin) for malformed in examined.malformed)
@@ -228,6 +225,9 @@ class Pipeline:
             events.extend(examined.events)
             if position % SLICE_LINES == SLICE_LINES - 1:
                 await asyncio.sleep(0)
+        if self._redaction:
+            events = [self._redaction.friction(event) for event in events]
+            dead = [msgspec.structs.replace(letter, head=self._redaction.text(letter.head)) for letter in dead]
         directed = [
             (name, as_event(event, name))
             for name, selected in self._told.items()

@@ -14,6 +14,7 @@ import msgspec
 from forwarder.events import redact, redact_body
 from forwarder.events.audit import AuditEvent, decode
 from forwarder.events.credentials import masked
+from forwarder.events.redaction import Redaction
 
 PARTIAL_ANNOTATION: Final = "friction-forwarder/partial"
 """The annotation that marks an event which was written anew from what a cut line still held."""
@@ -30,8 +31,9 @@ class OutgoingEvent:
     Not a Struct: both forms are made when somebody asks, once, whoever asks first.
     """
 
-    def __init__(self, event: AuditEvent, line: bytes, cluster: str = "") -> None:
-        """event: as decoded of `line`, the JSON of one event."""
+    def __init__(self, event: AuditEvent, line: bytes, cluster: str = "", redaction: Redaction | None = None) -> None:
+        """event: as decoded of `line`, the JSON of one event. redaction: what is to be hidden beyond the rule."""
+        self._redaction = redaction
         self.cluster = cluster
         self._event = event
         self._line = line
@@ -39,7 +41,8 @@ class OutgoingEvent:
     @functools.cached_property
     def json(self) -> bytes:
         """The event as one line of JSON without a newline, redacted."""
-        return outgoing(self._event, self._line)
+        line = outgoing(self._event, self._line)
+        return self._redaction.line(line) if self._redaction else line
 
     @functools.cached_property
     def event(self) -> AuditEvent:

@@ -16,7 +16,7 @@ schema, the lock and what SQLite's errors mean.
 """
 
 from forwarder.outbox.admission import CommitResult
-from forwarder.outbox.books import SinkInfo
+from forwarder.outbox.books import SinkInfo, about
 from forwarder.outbox.ledger import Ledger, SinkLedger, read_ledger, show
 from forwarder.outbox.outbox import Outbox
 from forwarder.outbox.retry import RetryResult, StoredDeadLetter, dead_letter, dead_letters, forget_dead, retry_dead
@@ -29,6 +29,7 @@ __all__ = [
     "SinkInfo",
     "SinkLedger",
     "StoredDeadLetter",
+    "about",
     "dead_letter",
     "dead_letters",
     "forget_dead",

@@ -7,6 +7,7 @@ wrote in between (the command line retries a dead letter) is simply there.
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
@@ -28,6 +29,17 @@ class SinkInfo(msgspec.Struct, frozen=True):
     required: bool = False
     max_waiting_events: int = DEFAULT_MAX_WAITING_EVENTS
     holds: bool = False
+
+
+def about(sink: Any, *, max_waiting_events: int, takes_updates: bool) -> SinkInfo:
+    """What the outbox has to know of a sink. One that holds events on purpose may ask for a smaller backlog."""
+    return SinkInfo(
+        sink.name,
+        takes_updates=takes_updates,
+        required=sink.required,
+        max_waiting_events=min(max_waiting_events, getattr(sink, "max_waiting_events", max_waiting_events)),
+        holds=getattr(sink, "holds", False),
+    )
 
 
 class SinkBook(msgspec.Struct):
