@@ -113,6 +113,7 @@ class Receiver:
         self.audit_log = folder / "audit.log"
         self.audit_log.touch()
         self.telemetry_port = free_port()
+        self._said = 0
         self.program = Program("receive", [sys.executable, "-m", "forwarder", "receive", "-c", "f.yaml"], folder, {})
 
     def configure(self, sinks: dict[str, Any], **sections: Any) -> None:
@@ -127,12 +128,15 @@ class Receiver:
         (self.folder / "f.yaml").write_text(json.dumps(settings))
 
     def start(self) -> None:
+        self._said = len(self.program.output())
         self.program.start()
 
     def kill(self) -> None:
         self.program.kill()
 
     def stop(self) -> None:
+        """Orderly; it must be up for that."""
+        wait_until(lambda: "receiving" in self.program.output()[self._said :], "the receiver to be up")
         assert self.program.stop(signal.SIGTERM) == 0, self.program.output()
 
     def write(self, lines: Sequence[bytes]) -> None:
