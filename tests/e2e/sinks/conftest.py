@@ -105,6 +105,14 @@ def exec_line(number: int, *, user: str = "", **fields: Any) -> bytes:
     return json.dumps(event, separators=(",", ":")).encode() + b"\n"
 
 
+def ledger_of(folder: Path) -> Ledger | None:
+    """Of the outbox there; None while there is none, or it is just being made."""
+    try:
+        return read_ledger(folder / "outbox.db")
+    except ConfigError:
+        return None
+
+
 class Receiver:
     """`forwarder receive` over one audit log with the sinks that a test wants."""
 
@@ -151,11 +159,8 @@ class Receiver:
         """Wait until so many events are in and every sink is through with them; the ledger, which balances."""
 
         def done() -> bool:
-            try:
-                ledger = self.ledger
-            except ConfigError:  # it is just being made
-                return False
-            return ledger.new >= events and all(sink.waiting == 0 for sink in ledger.sinks)
+            ledger = ledger_of(self.folder)
+            return ledger is not None and ledger.new >= events and all(sink.waiting == 0 for sink in ledger.sinks)
 
         wait_until(done, f"{events} events to be delivered; the receiver says:\n{self.program.output()}")
         assert self.ledger.balanced() == []
