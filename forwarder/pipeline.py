@@ -21,6 +21,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from forwarder import __version__
 from forwarder.alerts.audit import as_event
 from forwarder.contracts import Batch, DeadLetter, Line, Source, Stopping, Submit, Tap
@@ -34,6 +36,7 @@ from forwarder.events import redact
 from forwarder.events.audit import AuditEvent
 from forwarder.events.friction import FrictionEvent
 from forwarder.events.outgoing import OutgoingEvent
+from forwarder.events.redaction import Redaction
 from forwarder.outbox import Outbox, read_ledger, show
 from forwarder.registry import (
     Loaded,
@@ -66,6 +69,8 @@ class Pipeline:
         self.loaded = loaded
         self.telemetry = telemetry
         self.detector = self._detector(self._rules())
+        redaction = Redaction(loaded.config.redaction)
+        self._redaction = redaction if redaction.active else None
         audit = [name for name, (_, settings) in loaded.sinks.items() if takes_audit_stream(settings)]
         self.sinks = {name: build_sink(name, loaded, telemetry) for name in loaded.sinks if name not in audit}
         self.streams = {name: self._stream(name) for name in audit}
@@ -214,7 +219,8 @@ class Pipeline:
                 line.data, cluster=batch.cluster, time_s=line.time_s or time.time(), keep=keep
             )
             audit.extend(
-                OutgoingEvent(event, data, batch.cluster or self.detector.cluster) for event, data in examined.audit
+                OutgoingEvent(event, data, batch.cluster or self.detector.cluster, self._redaction)
+                for event, data in examined.audit
             )
             if examined.malformed:
                 dead.extend(self._dead_letter(malformed, line, batch.origin) for malformed in examined.malformed)
@@ -224,6 +230,9 @@ class Pipeline:
             events.extend(examined.events)
             if position % SLICE_LINES == SLICE_LINES - 1:
                 await asyncio.sleep(0)
+        if self._redaction:
+            events = [self._redaction.friction(event) for event in events]
+            dead = [msgspec.structs.replace(letter, head=self._redaction.text(letter.head)) for letter in dead]
         directed = [
             (name, as_event(event, name))
             for name, selected in self._told.items()

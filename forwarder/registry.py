@@ -28,6 +28,7 @@ from forwarder.detection.actors import ROBOTS
 from forwarder.detection.loader import load_selection
 from forwarder.detection.rules import Rule
 from forwarder.errors import ConfigError
+from forwarder.events.redaction import RedactionSettings
 from forwarder.outbox import SinkInfo
 from forwarder.settings import Document, convert, expand, nearest, parse_bytes, resolve_path, rooted, shipped
 from forwarder.telemetry import Telemetry
@@ -127,6 +128,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     cluster: str = ""
     sources: dict[str, Any] = {}
     detection: DetectionSettings = DetectionSettings()
+    redaction: RedactionSettings = RedactionSettings()
     outbox: OutboxSettings = OutboxSettings()
     sinks: dict[str, Any] = {}
     telemetry: TelemetrySettings = TelemetrySettings()

@@ -423,6 +423,27 @@ async def test_audit_events_for_people_are_durable_before_the_acknowledgement_an
     assert read_ledger(pipeline.loaded.outbox_path).balanced() == []
 
 
+async def test_what_an_operator_has_hidden_is_hidden_in_friction_and_dead_letters(tmp_path: Path) -> None:
+    """Before anything of it is stored."""
+    (tmp_path / "rules.yaml").write_text(RULES)
+    settings = {
+        "sources": {"file": {"path": "/x"}}, "sinks": {"backend": {}}, "detection": {"rules": ["rules.yaml"]},
+        "outbox": {"path": "outbox.db"}, "redaction": {"patterns": ["kubectl", "planted"]},
+    }  # fmt: skip
+    pipeline = Pipeline(load_config(parse_document(json.dumps(settings), str(tmp_path / "f.yaml")), {}), Telemetry())
+    pipeline.outbox.open()
+    try:
+        letter = DeadLetter(reason="r", source="s", size_bytes=1, sha256="0", head="a planted word")
+        await pipeline.submit_for("file")(batch(*EXECS, rejected=(letter,)))
+        due = pipeline.outbox.due("backend", 100)
+    finally:
+        pipeline.outbox.close()
+    assert due
+    assert all("kubectl" not in event.user_agent for _, _, event, _ in due)
+    assert any("[redacted]" in event.user_agent for _, _, event, _ in due)
+    assert dead_letters(pipeline.loaded.outbox_path)[0].head == "a [redacted] word"
+
+
 async def test_rules_may_be_left_out_where_audit_events_are_only_passed_on(tmp_path: Path) -> None:
     """And nowhere else: a receiver of friction without rules would find nothing, silently."""
     settings: dict[str, Any] = {
