@@ -62,6 +62,7 @@ class Plan(msgspec.Struct, kw_only=True):
     backend_listen: str = ""
     forward_listen: str = ""
     telemetry_listen: str = ""
+    feed_listen: str = ""
     cluster: str = ""
 
 
@@ -84,6 +85,7 @@ def up(
         str, typer.Option(help=f"Where Fluent Bit connects; default {DEFAULT_FORWARD_LISTEN}.")
     ] = "",
     telemetry_listen: Annotated[str, typer.Option(help="Metrics and probes; default 127.0.0.1:9000.")] = "",
+    feed_listen: Annotated[str, typer.Option(help="Live feed for `forwarder watch`; none without it.")] = "",
     cluster: Annotated[str, typer.Option(help="The cluster's name in every event.")] = "",
 ) -> None:
     """Run receiver, backend and its page in one process, with nothing to set up."""
@@ -95,6 +97,7 @@ def up(
         backend_listen=backend_listen,
         forward_listen=forward_listen,
         telemetry_listen=telemetry_listen,
+        feed_listen=feed_listen,
         cluster=cluster,
     )
     running = find_running(plan.folder)
@@ -206,6 +209,8 @@ def _receiver(plan: Plan, env: Environment, settings: dict[str, Any], audit_log:
         data["detection"] = settings["detection"] | {"rules": plan.rules}
     if plan.telemetry_listen:
         data["telemetry"] = settings["telemetry"] | {"listen": plan.telemetry_listen}
+    if plan.feed_listen:
+        data["feed"] = {"listen": plan.feed_listen}
     if plan.cluster:
         data["cluster"] = plan.cluster
     return from_environment(Document("forwarder up", data, {}))
@@ -241,6 +246,7 @@ def _arguments(plan: Plan) -> list[str]:
         ("--backend-listen", plan.backend_listen),
         ("--forward-listen", plan.forward_listen),
         ("--telemetry-listen", plan.telemetry_listen),
+        ("--feed-listen", plan.feed_listen),
         ("--cluster", plan.cluster),
     ):
         if value:

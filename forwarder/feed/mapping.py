@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from forwarder import __version__
-from forwarder.errors import MalformedEvent
 from forwarder.events import redact
-from forwarder.events.audit import AuditEvent, ObjectRef, decode, split
+from forwarder.events.audit import AuditEvent, ObjectRef
 from forwarder.events.friction import FrictionEvent
 from forwarder.feed import schema
 
@@ -78,15 +77,8 @@ def alert(event: FrictionEvent) -> bytes:
     )
 
 
-def logs(line: bytes, cluster: str) -> list[bytes]:
-    """The audit events of one line as Logs; none where it cannot be read (detection counts those)."""
-    try:
-        return [_log(decode(piece), cluster) for piece in split(line)]
-    except MalformedEvent:
-        return []
-
-
-def _log(event: AuditEvent, cluster: str) -> bytes:
+def log(event: AuditEvent, cluster: str) -> bytes:
+    """One audit event, as it was received, as a Log. A few texts of it are shown, and each is redacted here; bodies never."""
     about = event.object_ref or ObjectRef()
     resource, subresource, name = (
         redact.name(value, MAX_NAME_CHARS) for value in (about.resource, about.subresource, about.name)

@@ -1,8 +1,8 @@
 """The feed's server: KubeArmor's `feeder.LogService`, with gRPC's own health and reflection services beside it.
 
     feed = Feed(settings, telemetry, cluster="prod-eu-1")
-    address = feed.start()
-    feed.friction(events);  feed.audit(lines)       from the receiver, any thread; queues and returns
+    address = feed.start(changed)                   changed(): whether it wants audit events is another matter now
+    feed.friction(events);  feed.audit(events)      from the receiver; queues and returns
     feed.stop()
 
 It runs in a thread and an event loop of its own, so that encoding and slow clients cost the receiver nothing but its
@@ -28,12 +28,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from forwarder import __version__
-from forwarder.contracts import Line
 from forwarder.errors import ConfigError
 from forwarder.events.friction import FrictionEvent
+from forwarder.events.outgoing import OutgoingEvent
 from forwarder.feed import mapping, schema
-from forwarder.feed.audience import Audience, Dropped, Item
+from forwarder.feed.audience import Audience, Dropped, Item, Stream, Watcher
 from forwarder.feed.notices import Notices
+from forwarder.feed.repeats import Repeats
 from forwarder.feed.settings import FeedSettings, check
 from forwarder.settings import Address
 from forwarder.telemetry import Telemetry
@@ -51,7 +52,7 @@ LOG_FILTERS = frozenset({"all", "system"})
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # two processes on one port would each see half of the clients
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-    ("grpc.max_concurrent_streams", MAX_STREAMS),
+    ("grpc.max_concurrent_streams", 2 * MAX_STREAMS),  # of one connection: who is refused has to be told, not to wait
     # a client whose machine vanished is noticed within half a minute; KubeArmor asks every second
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -61,7 +62,7 @@ _OPTIONS = (
 
 
 class Feed:
-    """`start` and `stop` once each. `wants_audit`, `friction` and `audit` are for any thread, and never wait."""
+    """A Tap with a door: `start` and `stop` once each."""
 
     def __init__(self, settings: FeedSettings, telemetry: Telemetry, *, cluster: str = "") -> None:
         """Opens nothing. Raises ConfigError. cluster: of what names none."""
@@ -75,15 +76,21 @@ class Feed:
         self._messages = Audience("messages", max_events=settings.queue_events, telemetry=telemetry)
         self._sent = {name: telemetry["forwarder_feed_sent"].labels(name) for name in ("alerts", "logs", "messages")}
         self._notices = Notices(self._notify)
+        self._repeats = Repeats()
         self._started: Future[int] = Future()
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = asyncio.Event()
         self._wakes: set[Callable[[], None]] = set()  # of the open streams; the feed's thread only
         self._since_s = time.time()
+        self._changed: Callable[[], None] = lambda: None
 
-    def start(self) -> Address:
-        """Open the door; the address with the real port. Raises ConfigError where it cannot be opened."""
+    def start(self, changed: Callable[[], None]) -> Address:
+        """Open the door; the address with the real port. Raises ConfigError where it cannot be opened.
+
+        changed: called from the feed's thread when `wants_audit` may have changed.
+        """
+        self._changed = changed
         address = self._settings.address
         for probe in bind(address, "feed.listen"):  # gRPC would only say that it failed
             probe.close()
@@ -109,15 +116,14 @@ class Feed:
         return bool(self._logs)
 
     def friction(self, events: Sequence[FrictionEvent]) -> None:
-        """Show friction events to those who watch them."""
-        if events and self._alerts:
-            self._alerts.offer([Item(partial(_alert, event)) for event in events])
+        """Show friction events to those who watch them; what is repeated because a batch was sent again only once."""
+        if self._alerts and (fresh := self._repeats.without(events)):
+            self._alerts.offer([Item(partial(_alert, event)) for event in fresh])
 
-    def audit(self, lines: Sequence[Line], cluster: str = "") -> None:
-        """Show audit lines to those who watch them. They are kept as they are until the first client reads them."""
-        if lines and self._logs:
-            name = cluster or self._cluster
-            self._logs.offer([Item(partial(mapping.logs, line.data, name), len(line.data)) for line in lines])
+    def audit(self, events: Sequence[OutgoingEvent]) -> None:
+        """Show audit events to those who watch them. They are kept as they are until the first client reads them."""
+        if events and self._logs:
+            self._logs.offer([Item(partial(_log, event), event.size_bytes) for event in events])
 
     def _notify(self, level: str, text: str, time_s: float) -> None:
         if self._messages:
@@ -221,34 +227,52 @@ class Feed:
                 loop.call_soon_threadsafe(wake)
 
         watcher = audience.join(wake_from_anywhere)
-        sent = self._sent[audience.stream]
+        self._changed()
+        log.info("%s watches %s", context.peer(), audience.stream)
+        lost = 0
         try:
             # At once, so that a client knows that it watches from here on, not only when something happens.
             await context.send_initial_metadata(())
             if first:
                 await context.write(first)
-            while True:
-                taken = watcher.take()
-                if taken is None:
-                    if self._closing.is_set():
-                        return
-                    await something.wait()
-                    something.clear()
-                    continue
+            while (taken := await self._next(watcher, something)) is not None:
                 if isinstance(taken, Dropped):
-                    messages: Sequence[bytes] = (mapping.dropped(audience.stream, taken.count, self._cluster),)
-                else:
-                    messages = taken.messages()
-                for message in messages:
-                    await context.write(message)
-                sent.inc(len(messages))
+                    if not lost:
+                        log.warning("%s reads its %s too slowly and loses some", context.peer(), audience.stream)
+                    lost += taken.count
+                await self._send(context, audience.stream, taken)
+        except grpc.aio.InternalError:
+            pass  # how gRPC says that the client went away while something was written to it
         finally:
             audience.leave(watcher)
+            self._changed()
             self._wakes.discard(wake)
+            loss = f"; {lost} were lost to it" if lost else ""
+            log.info("%s no longer watches %s%s", context.peer(), audience.stream, loss)
+
+    async def _next(self, watcher: Watcher, something: asyncio.Event) -> Item | Dropped | None:
+        """What is to be sent next; None when nothing waits and we stop."""
+        while (taken := watcher.take()) is None and not self._closing.is_set():
+            await something.wait()
+            something.clear()
+        return taken
+
+    async def _send(self, context: Any, stream: Stream, taken: Item | Dropped) -> None:
+        if isinstance(taken, Dropped):
+            messages: Sequence[bytes] = (mapping.dropped(stream, taken.count, self._cluster),)
+        else:
+            messages = taken.messages()
+        for message in messages:
+            await context.write(message)
+        self._sent[stream].inc(len(messages))
 
 
 def _alert(event: FrictionEvent) -> Sequence[bytes]:
     return (mapping.alert(event),)
+
+
+def _log(event: OutgoingEvent) -> Sequence[bytes]:
+    return (mapping.log(event.original, event.cluster),)
 
 
 def _message(level: str, text: str, cluster: str, time_s: float) -> Sequence[bytes]:

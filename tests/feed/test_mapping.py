@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from forwarder.events.audit import decode
 from forwarder.events.friction import FrictionEvent
 from forwarder.feed import mapping, schema
 
@@ -90,7 +91,7 @@ def test_an_object_that_is_no_pod_has_no_pod_name(friction: Callable[..., Fricti
 
 def test_an_audit_event_is_a_log() -> None:
     """With the command and the terminal of an exec."""
-    (encoded,) = mapping.logs(line(), "eu-1")
+    encoded = mapping.log(decode(line()), "eu-1")
     log = schema.Log.FromString(encoded)
     assert (log.Timestamp, log.UpdatedTime) == (1772359200, "2026-03-01T10:00:00.250000Z")
     assert (log.Type, log.ClusterName, log.NamespaceName, log.PodName) == ("ContainerLog", "eu-1", "prod", "web-0")
@@ -103,27 +104,15 @@ def test_an_audit_event_is_a_log() -> None:
 
 def test_what_is_about_no_pod_is_a_host_log() -> None:
     """Also requests about no object at all, which show their path."""
-    (encoded,) = mapping.logs(line(objectRef=None, requestURI="/version", responseStatus={"code": 403}), "")
+    encoded = mapping.log(decode(line(objectRef=None, requestURI="/version", responseStatus={"code": 403})), "")
     log = schema.Log.FromString(encoded)
     assert (log.Type, log.Resource, log.Result) == ("HostLog", "/version", "Permission denied")
-
-
-def test_a_list_of_events_is_as_many_logs() -> None:
-    """As the webhook and some files have them."""
-    listed = b'{"kind":"EventList","items":[' + line() + b"," + line(verb="delete") + b"]}"
-    assert [schema.Log.FromString(log).EventData["verb"] for log in mapping.logs(listed, "")] == ["create", "delete"]
-
-
-@pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[]", b'{"kind":"Event"}'], ids=repr)
-def test_what_is_no_audit_event_is_not_shown(data: bytes) -> None:
-    """Detection counts it; the feed has nothing to say about it."""
-    assert mapping.logs(data, "") == []
 
 
 def test_a_cut_line_is_shown_as_far_as_it_goes() -> None:
     """Managed clouds cut long ones."""
     whole = line(requestObject={"data": "x" * 5000})
-    (encoded,) = mapping.logs(whole[: whole.index(b"xxx")], "")
+    encoded = mapping.log(decode(whole[: whole.index(b"xxx")]), "")
     log = schema.Log.FromString(encoded)
     assert (log.PodName, log.EventData["partial"]) == ("web-0", "true")
 
@@ -139,7 +128,7 @@ def test_no_secret_leaves_in_an_audit_event() -> None:
         userAgent=f"curl Authorization: Bearer {token} \x1b[31mred",
         annotations={"note": planted},
     )
-    (encoded,) = mapping.logs(data, "eu-1")
+    encoded = mapping.log(decode(data), "eu-1")
     assert planted.encode() not in encoded
     assert token.encode() not in encoded
     assert b"\x1b[" not in encoded
@@ -149,13 +138,13 @@ def test_no_secret_leaves_in_an_audit_event() -> None:
 def test_odd_text_breaks_no_message(friction: Callable[..., FrictionEvent]) -> None:
     """Half characters, which JSON may carry, are no UTF-8; a message with them could not be encoded."""
     odd = line(user={"username": "a\ud800b"}, verb="g\x00et", userAgent="\udfff", auditID="not a uuid")
-    (encoded,) = mapping.logs(odd, "c\ud800")
+    encoded = mapping.log(decode(odd), "c\ud800")
     assert schema.Log.FromString(encoded).EventData["auditID"] == "not a uuid"
 
 
 def test_a_time_that_is_none_becomes_now() -> None:
     """A made-up timestamp costs the event nothing."""
-    (encoded,) = mapping.logs(line(requestReceivedTimestamp="soon"), "")
+    encoded = mapping.log(decode(line(requestReceivedTimestamp="soon")), "")
     assert schema.Log.FromString(encoded).Timestamp > 1772359200
 
 
