@@ -144,8 +144,12 @@ class Printer:
             self._print(msgspec.json.encode({"Target": target, "Stream": kind.lower(), name: value}).decode())
 
     def _print(self, line: str) -> None:
-        console.out(line)
-        sys.stdout.flush()  # whoever reads a pipe wants it now, too
+        try:
+            console.out(line)
+            sys.stdout.flush()  # whoever reads a pipe wants it now, too
+        except BrokenPipeError:  # `watch | head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self.stopping.set()
 
 
 async def _run(targets: Sequence["Target"], streams: Sequence["Stream"], printer: Printer) -> None:

@@ -47,6 +47,7 @@ _CAUSES: Final = (
         "CERTIFICATE_VERIFY_FAILED",
         "its certificate is not one that our authority has signed for that name; see --tls-ca",
     ),
+    ("Hostname Verification", "its certificate is for another name; see --tls-name"),
     ("WRONG_VERSION_NUMBER", "it speaks no TLS; leave the --tls options out"),
     ("Ssl handshake failed", "the TLS handshake failed; it may want a certificate of ours (--tls-cert, --tls-key)"),
     ("Name or service not known", "there is no host of that name"),
