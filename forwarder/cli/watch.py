@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,7 +63,7 @@ def watch(
     found = _targets(targets or [], _tls(tls_ca, tls_cert, tls_key, tls_name) if wanted else None, _token(token_file))
     from forwarder.cli.watch_view import View
 
-    view = View(colour=_in_colour(), show_target=len(found) > 1)
+    view = View(colour=_in_colour(), show_target=len(found) > 1, columns=_columns if _on_a_terminal() else None)
     printer = Printer(accepts, None if json else view, limit=limit)
     asyncio.run(_run(found, chosen, printer))
     printer.summary()
@@ -198,5 +199,13 @@ def _token(file: Path | None) -> str:
     return read_secret(str(file), where="--token-file") if file else os.environ.get(TOKEN_VARIABLE, "")
 
 
+def _on_a_terminal() -> bool:
+    return console.is_terminal(sys.stdout)
+
+
 def _in_colour() -> bool:
-    return console.is_terminal(sys.stdout) and not os.environ.get("NO_COLOR")
+    return _on_a_terminal() and not os.environ.get("NO_COLOR")
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns

@@ -2,12 +2,13 @@
 
     10:00:00  HIGH    prod/payments/checkout  alice@example.com  shell-in-pod  create pods/checkout-0/exec  $ sh -c id  allowed
 
-Columns grow with what was seen, up to a bound, so that lines stand in order without a table that is known beforehand. All
-of it came over the network: control characters are taken out here.
+Columns grow with what was seen, up to a bound, so that lines stand in order without a table that is known beforehand; a
+terminal that is too narrow gets the rest of a line below it. All of it came over the network: control characters are
+taken out here.
 """
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,8 +22,11 @@ from forwarder.logs import clean
 LEVELS = ("low", "medium", "high")
 _COLOURS = {"high": typer.colors.RED, "medium": typer.colors.YELLOW, "low": typer.colors.CYAN}
 _MESSAGE_COLOURS = {"ERROR": typer.colors.RED, "ERR": typer.colors.RED, "WARN": typer.colors.YELLOW}
-_WIDEST = (26, 7, 46, 36, 32, 0, 0, 0)  # of a column, in characters; what is wider pushes its own line only
+_WIDEST = {"target": 24, "where": 40, "actor": 24, "rule": 20}  # in characters; what is wider pushes its own line only
 _SEVERITY_CHARS = 6
+_INDENT = 18  # of what a terminal has no room for: below the place where it happened
+
+_Cell = tuple[str, str]  # as it is measured, and as it is painted
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +68,7 @@ def facts(seen: Seen) -> Facts:
         level=severity(message.Severity) if alert else "",
         cluster=clean(message.ClusterName),
         namespace=clean(message.NamespaceName),
-        service=clean(message.Owner.Name or message.PodName),
+        service=clean(message.Owner.Name or ("" if data.get("resource") else message.PodName)),
         actor=_who(message, data),
         rule=clean(message.PolicyName) if alert else "",
         what=_what(message, data),
@@ -89,33 +93,34 @@ def as_object(seen: Seen) -> dict[str, Any]:
 class View:
     """Lines for people; remembers how wide its columns have become."""
 
-    def __init__(self, *, colour: bool, show_target: bool) -> None:
+    def __init__(self, *, colour: bool, show_target: bool, columns: Callable[[], int] | None = None) -> None:
+        """columns: how wide the terminal is now; what does not fit goes on below, indented. None: nothing is folded."""
         self._colour = colour
         self._show_target = show_target
-        self._widths = [0] * len(_WIDEST)
+        self._columns = columns
+        self._widths: dict[str, int] = {}
 
     def line(self, target: str, fact: Facts) -> str:
-        """One event or notice on one line."""
+        """One event or notice on one line, or on as many as the terminal needs."""
+        cells = [self._cell("target", target)] if self._show_target else []
+        cells.append(self._cell("", _short_time(fact.time), dim=True))
         if fact.stream == "messages":
-            level = _painted(fact.level.ljust(_SEVERITY_CHARS), self._colour, _MESSAGE_COLOURS.get(fact.level, ""))
-            head = [target] if self._show_target else []
-            return "  ".join([*head, _short_time(fact.time), level, fact.what])
-        cells = (
-            target if self._show_target else "",
-            "",
-            fact.where,
-            fact.actor,
-            fact.rule,
-            fact.what,
-            f"$ {fact.command}" if fact.command else "",
-            fact.outcome,
-        )
-        shown = [self._cell(index, cell, fact) for index, cell in enumerate(cells)]
-        level = _painted(
-            fact.level.upper().ljust(_SEVERITY_CHARS), self._colour, _COLOURS.get(fact.level, ""), bold=True
-        )
-        shown[1] = f"{_painted(_short_time(fact.time), self._colour, '', dim=True)}  {level}"
-        return "  ".join(cell for cell in shown if cell).rstrip()
+            level = fact.level.ljust(_SEVERITY_CHARS)
+            return self._joined(
+                [*cells, self._cell("", level, _MESSAGE_COLOURS.get(fact.level, "")), (fact.what, fact.what)]
+            )
+        alert = fact.stream == "alerts"
+        failed = fact.outcome.startswith(("denied", "failed", "Block"))
+        cells += [
+            self._cell("", fact.level.upper().ljust(_SEVERITY_CHARS), _COLOURS.get(fact.level, ""), bold=True),
+            self._cell("where", fact.where, dim=not alert),
+            self._cell("actor", fact.actor, bold=alert),
+            *([self._cell("rule", fact.rule)] if alert else []),
+            self._cell("", fact.what, dim=not alert),
+            self._cell("", f"$ {fact.command}" if fact.command else "", typer.colors.CYAN),
+            self._cell("", fact.outcome, typer.colors.MAGENTA if failed else "", bold=failed, dim=not alert),
+        ]
+        return self._joined(cells)
 
     def dropped(self, seen: Seen) -> str:
         """What stands where the feed left events out."""
@@ -123,18 +128,27 @@ class View:
         words = f"{head}… {plural(seen.dropped, seen.stream[:-1])} lost here: this terminal reads more slowly than they come"
         return _painted(words, self._colour, typer.colors.MAGENTA)
 
-    def _cell(self, index: int, text: str, fact: Facts) -> str:
-        width = self._widths[index] = min(max(self._widths[index], len(text)), _WIDEST[index])
-        padded = text.ljust(width)
-        if not text.strip():
-            return padded
-        if index == 3:
-            return _painted(padded, self._colour, "", bold=True)
-        if index == 6:
-            return _painted(padded, self._colour, typer.colors.CYAN)
-        if index == 7 and text.startswith(("denied", "failed", "Permission", "Block")):
-            return _painted(padded, self._colour, typer.colors.MAGENTA, bold=True)
-        return _painted(padded, self._colour, "", dim=True) if fact.stream == "logs" else padded
+    def _cell(self, column: str, text: str, colour: str = "", *, bold: bool = False, dim: bool = False) -> _Cell:
+        if column:
+            width = self._widths.get(column, 0)
+            if width < len(text) <= _WIDEST[column]:
+                width = self._widths[column] = len(text)
+            text = text.ljust(width)
+        return text, _painted(text, self._colour, colour, bold=bold, dim=dim)
+
+    def _joined(self, cells: Sequence[_Cell]) -> str:
+        """The cells with gaps between them; folded where the terminal ends."""
+        columns = self._columns() if self._columns else 0
+        line, used = "", 0
+        for text, painted in cells:
+            if not text:
+                continue
+            if columns and used > _INDENT and used + 2 + len(text.rstrip()) > columns:
+                line, used = f"{line.rstrip()}\n{' ' * _INDENT}", _INDENT
+            elif used:
+                line, used = f"{line}  ", used + 2
+            line, used = line + painted, used + len(text)
+        return line.rstrip()
 
 
 def _painted(text: str, on: bool, colour: str, *, bold: bool = False, dim: bool = False) -> str:

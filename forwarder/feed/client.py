@@ -40,6 +40,8 @@ _FINAL: Final = {
     grpc.StatusCode.PERMISSION_DENIED: "it does not let us in",
     grpc.StatusCode.UNIMPLEMENTED: "what listens there is no feed",
 }
+_BROKEN_WORDS: Final = "Socket closed"
+_BROKEN: Final = "the connection broke off"  # while we watched; before that these words mean something else, below
 # gRPC's words -> ours; the first that is found
 _CAUSES: Final = (
     ("Connection refused", "nothing listens there"),
@@ -52,7 +54,7 @@ _CAUSES: Final = (
     ("Ssl handshake failed", "the TLS handshake failed; it may want a certificate of ours (--tls-cert, --tls-key)"),
     ("Name or service not known", "there is no host of that name"),
     ("DNS resolution failed", "there is no host of that name"),
-    ("Socket closed", "it closed the connection; it may speak TLS only (--tls, --tls-ca)"),
+    (_BROKEN_WORDS, "it closed the connection; it may speak TLS only (--tls, --tls-ca)"),
     ("Endpoint closing", "it is shutting down"),
     ("No route to host", "there is no way to that host"),
     ("Deadline Exceeded", "it does not answer"),
@@ -201,7 +203,7 @@ class _Connection:
             try:
                 task.result()
             except grpc.aio.AioRpcError as error:
-                return _words(error)
+                return _BROKEN if _BROKEN_WORDS in str(error.details()) else _words(error)
         return "it ended the stream"
 
     async def _read(self, channel: Any, stream: Stream) -> None:

@@ -63,11 +63,23 @@ def test_several_feeds_are_told_apart() -> None:
 def test_lines_stand_in_columns() -> None:
     """What was wide once stays wide, up to a bound; one overlong name moves its own line only."""
     view = View(colour=False, show_target=False)
-    first = view.line("t", facts(alert(actor="a-rather-long-name@corp.example")))
+    first = view.line("t", facts(alert(actor="a-long-name@corp.example")))
     second = view.line("t", facts(alert(actor="bo")))
     assert first.index("kubectl-exec") == second.index("kubectl-exec")
     view.line("t", facts(alert(actor="x" * 150)))
     assert view.line("t", facts(alert(actor="bo"))).index("kubectl-exec") < 120
+
+
+def test_a_narrow_terminal_gets_the_rest_below() -> None:
+    """Folded between cells, indented; a cell is never cut, so that a command can be copied."""
+    view = View(colour=True, show_target=False, columns=lambda: 60)
+    shown = re.sub("\x1b\\[[0-9;]*m", "", view.line("t", facts(alert(command="x" * 100))))
+    lines = shown.split("\n")
+    assert len(lines) > 2
+    assert all(part.startswith(" " * 18 + part.strip()[0]) for part in lines[1:])
+    assert all(len(part) <= 60 for part in lines if "x" * 100 not in part)
+    assert "$ " + "x" * 100 in shown
+    assert re.sub("\\s+", " ", shown) == line(alert(command="x" * 100))
 
 
 def test_colours_follow_severity_and_outcome() -> None:
