@@ -165,6 +165,7 @@ async def _serve(process: "Up", plan: Plan, audit_log: str, log_format: str, sto
             backend=str(process.backend.address),
             forward=",".join(map(str, getattr(receiver.pipeline.sources["forward"], "addresses", []))),
             telemetry=str(receiver.telemetry_address or ""),
+            feed=str(receiver.pipeline.feed_address or ""),
             audit_log=audit_log,
             outbox=str(receiver.loaded.outbox_path),
             cluster=receiver.loaded.config.cluster,
@@ -260,6 +261,8 @@ def _where_to_look(running: Running) -> None:
         console.out(f"send to       {running.forward} (Fluent Bit's forward output)")
     if running.audit_log:
         console.out(f"tailing       {running.audit_log}")
+    if running.feed:
+        console.out(f"watch         forwarder watch {running.feed}")
     if running.telemetry:
         console.out(f"metrics       http://{running.telemetry}/metrics")
     sys.stdout.flush()
