@@ -9,7 +9,8 @@ by an earlier try is a duplicate by its id.
 The ledger of lines is counted here, once per accepted batch: received = unmatched + matched + rejected.
 
 Shutdown: sources stop accepting, finish what they had received and acknowledge it; then sinks finish what is in flight;
-then the outbox closes. Each step has a deadline. What was not delivered is in the outbox for the next start.
+then the outbox closes, and last the live feed. Each step has a deadline. What was not delivered is in the outbox for
+the next start.
 """
 
 import asyncio
@@ -41,12 +42,14 @@ from forwarder.outbox import Outbox, read_ledger, show
 from forwarder.registry import (
     Loaded,
     build_audit_sink,
+    build_feed,
     build_sink,
     build_source,
     outbox_entry,
     takes_audit_events,
     takes_audit_stream,
 )
+from forwarder.settings import Address
 from forwarder.tasks import cancel, spawn
 from forwarder.telemetry import Telemetry
 from forwarder.wire.budget import ByteBudget
@@ -83,6 +86,8 @@ class Pipeline:
         blocking = any(loaded.sinks[name][1].when_down == "block" for name in audit)
         self._turns = Turns(BLOCKING_BATCHES) if blocking else None
         self._taps: list[Tap] = []
+        self.feed = build_feed(loaded, telemetry)
+        self.feed_address: Address | None = None
         budget = ByteBudget()
         self.sources: dict[str, Source] = {
             name: build_source(name, loaded, self.detector.screen, telemetry, budget) for name in loaded.sources
@@ -119,6 +124,7 @@ class Pipeline:
                 delivery.start()
             for stream in self.streams.values():
                 stream.start()
+            await self._open_feed()
             background = [
                 spawn(self._gauges(), name="gauges"),
                 spawn(self._watch_rules(), name="watch-rules"),
@@ -128,6 +134,20 @@ class Pipeline:
             self._closing = True
             await cancel(*background)
             await asyncio.to_thread(self._close)
+            if self.feed:
+                await asyncio.to_thread(self.feed.stop)  # last: who watches sees how it ends
+
+    async def _open_feed(self) -> None:
+        if self.feed is None:
+            return
+        loop = asyncio.get_running_loop()
+
+        def changed() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
+                loop.call_soon_threadsafe(self.look_at_taps)
+
+        self.feed_address = await asyncio.to_thread(self.feed.start, changed)
+        self.attach(self.feed)
 
     async def _run_sources(self, stopping: Stopping, started: Callable[[], None]) -> None:
         halt = asyncio.Event()

@@ -56,6 +56,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("forwarder_screen_fallback", "counter", "Lines that needed the full decode because they are not canonical."),
     Metric("forwarder_file_lag_bytes", "gauge", "Bytes of the audit log not yet read.", ("source",)),
     Metric("forwarder_file_left_out_bytes", "counter", "Bytes passed over: the rest of lines above the limit.", ("source",)),
+    Metric("forwarder_feed_clients", "gauge", "Open streams of the live feed.", ("stream",)),
+    Metric("forwarder_feed_sent", "counter", "Messages written to clients of the live feed.", ("stream",)),
+    Metric("forwarder_feed_dropped", "counter", "Events that clients of the live feed were too slow for, each client counted.",
+           ("stream",)),
     Metric("forwarder_last_received_seconds", "gauge", "Unix time of the last accepted batch.", ("source",)),
     Metric("forwarder_info", "gauge", "Always 1; the version is in the label.", ("version",)),
 )  # fmt: skip

@@ -20,6 +20,7 @@ from forwarder.cli.hops import (
     Hop,
     check_audit_log,
     check_backend,
+    check_feed,
     check_fluent_bit,
     check_forward_port,
     check_outbox,
@@ -40,6 +41,7 @@ CHECKS: tuple[Callable[["Loaded"], Hop | list[Hop]], ...] = (
     check_fluent_bit,
     check_telemetry,
     check_forward_port,
+    check_feed,
     check_outbox,
     check_backend,
     check_sinks,
@@ -138,6 +140,8 @@ def settings(config: Path | None, folder: Path | None) -> "Loaded":
         "sinks": {"backend": sink},
         "telemetry": {"listen": running.telemetry},
     }
+    if running.feed:
+        data["feed"] = {"listen": running.feed}
     return from_environment(Document("forwarder up", data, {}))
 
 
