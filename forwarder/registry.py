@@ -47,6 +47,7 @@ class Entry(msgspec.Struct, frozen=True):
 SOURCES: dict[str, Entry] = {
     "forward": Entry("forwarder.sources.forward", "ForwardSource", "ForwardSettings"),
     "file": Entry("forwarder.sources.file", "FileSource", "FileSettings"),
+    "webhook": Entry("forwarder.sources.webhook", "WebhookSource", "WebhookSettings"),
 }
 
 SINKS: dict[str, Entry] = {

@@ -50,6 +50,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("forwarder_connections", "gauge", "Open connections, by source.", ("source",)),
     Metric("forwarder_connections_closed", "counter", "Closed connections, by source and cause.", ("source", "cause")),
     Metric("forwarder_source_bytes", "counter", "Bytes received.", ("source",)),
+    Metric("forwarder_http_requests", "counter", "Requests answered, by source and status.", ("source", "status")),
+    Metric("forwarder_records_skipped", "counter", "Records of envelopes that are no audit events.", ("source", "reason")),
     Metric("forwarder_screen_fallback", "counter", "Lines that needed the full decode because they are not canonical."),
     Metric("forwarder_file_lag_bytes", "gauge", "Bytes of the audit log not yet read.", ("source",)),
     Metric("forwarder_file_left_out_bytes", "counter", "Bytes passed over: the rest of lines above the limit.", ("source",)),

@@ -1,7 +1,9 @@
 """Opens a message, whatever form it has, and finds the audit lines in it. Sans-IO; raises nothing.
 
     contents = open_message(body, max_bytes=32 << 20)
-    contents.lines      audit lines, in order      contents.bad      what could not be read      contents.skipped      what is none
+    contents.lines      audit lines, in order
+    contents.bad        what could not be read
+    contents.skipped    how much of it is no audit event
 
 Forms, recognised by what is in them and nested as they come: an audit event, an EventList, a JSON array, several documents
 in a row (with or without newlines), a record of Fluent Bit, Vector or Logstash with the line under `log` or `message`, AKS
@@ -79,7 +81,7 @@ class _Opening:
                 self._object(data, fields, depth, time_s)
 
     def _text(self, data: bytes, depth: int, time_s: float) -> None:
-        """No JSON object or array: a JSON string of one, base64 of gzip, lines of which only some are JSON, or nothing of ours."""
+        """No JSON object or array: a JSON string of one, base64 of gzip, lines of which some are JSON, or nothing of ours."""
         if data.startswith(b'"{'):
             self.open(line_of(data), depth + 1, time_s)
         elif data.startswith(b"H4sI"):

@@ -14,6 +14,7 @@ from forwarder.errors import Overloaded, ShuttingDown
 from forwarder.registry import SOURCES
 from forwarder.sources.file import FileSettings, FileSource
 from forwarder.sources.forward import ForwardSettings, ForwardSource
+from forwarder.sources.webhook import WebhookSettings, WebhookSource
 from forwarder.telemetry import Telemetry
 from forwarder.wire.forward_client import AckReader, entries, packed_forward
 
@@ -100,7 +101,32 @@ class FileDriver:
         return False
 
 
-DRIVERS: dict[str, Callable[[Path], ForwardDriver | FileDriver]] = {"forward": ForwardDriver, "file": FileDriver}
+class WebhookDriver:
+    """Acknowledged: the answer is 200."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = WebhookSettings(listen="127.0.0.1:0", ack_timeout_s=0.3)
+        self.source = self.fresh()
+
+    def fresh(self) -> WebhookSource:
+        self.source = WebhookSource("webhook", self.settings, lambda *_: True, Telemetry(), "")
+        return self.source
+
+    async def acknowledged(self) -> bool:
+        address = self.source.addresses[0]
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        body = b"[" + b",".join(LINES) + b"]"
+        writer.write(b"POST /audit HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        answer = await asyncio.wait_for(reader.read(1000), 5)
+        writer.close()
+        return answer.startswith(b"HTTP/1.1 2")
+
+
+DRIVERS: dict[str, Callable[[Path], ForwardDriver | FileDriver | WebhookDriver]] = {
+    "forward": ForwardDriver,
+    "file": FileDriver,
+    "webhook": WebhookDriver,
+}
 
 
 def test_every_source_is_driven() -> None:

@@ -1,5 +1,6 @@
 """Any message: its form is recognised, forms nest, nothing raises and nothing is lost without a word."""
 
+import base64
 import gzip
 import json
 
@@ -119,8 +120,6 @@ def test_inflation_is_bounded():
 
 def test_the_bound_is_for_the_whole_message():
     """Many small bombs are one big one."""
-    import base64
-
     part = base64.b64encode(gzip.compress(b" " * 60_000)).decode()
     contents = open_message(dumps({"records": [{"data": part}] * 3}), max_bytes=100_000)
     assert [bad.reason for bad in contents.bad] == ["inflates_too_far"] * 2
