@@ -186,6 +186,7 @@ class HttpConnection(asyncio.Protocol):
                 await self._request()
             return "stopping"
         except _End as end:
+            self._hold(0)
             if end.answer is not None:
                 self._send(end.answer)
                 await self._linger()

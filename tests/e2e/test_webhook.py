@@ -13,6 +13,7 @@ import trustme
 
 from forwarder.errors import Overloaded
 from forwarder.sources.webhook import WebhookSettings, WebhookSource
+from forwarder.tasks import spawn
 from forwarder.telemetry import Telemetry
 from forwarder.wire import http_server
 from forwarder.wire.budget import ByteBudget
@@ -75,10 +76,8 @@ async def door(submit=None, budget=None, screen=lambda *_: True, **settings):
     source.telemetry = telemetry
     stopping, started = asyncio.Event(), asyncio.Event()
     submit = submit or Submit()
-    task = asyncio.create_task(source.run(submit, stopping, started.set))
-    await asyncio.wait([task, asyncio.create_task(started.wait())], return_when=asyncio.FIRST_COMPLETED)
-    if task.done():
-        task.result()
+    task = spawn(source.run(submit, stopping, started.set), name="source")
+    await started.wait()
     opened = Door(source, submit, stopping, task)
     try:
         yield opened
@@ -300,9 +299,9 @@ async def test_at_shutdown_a_request_that_came_is_answered():
     submit = Submit()
     async with door(submit) as opened:
         submit.gate.clear()
-        whole = asyncio.create_task(opened.raw(post()))
+        whole = spawn(opened.raw(post()), name="whole")
         await submit.asked.wait()
-        half = asyncio.create_task(opened.raw(post()[:-10]))
+        half = spawn(opened.raw(post()[:-10]), name="half")
         await asyncio.sleep(0.1)
         opened.stopping.set()
         await asyncio.sleep(0.1)
