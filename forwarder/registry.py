@@ -47,11 +47,13 @@ class Entry(msgspec.Struct, frozen=True):
 SOURCES: dict[str, Entry] = {
     "forward": Entry("forwarder.sources.forward", "ForwardSource", "ForwardSettings"),
     "file": Entry("forwarder.sources.file", "FileSource", "FileSettings"),
+    "kafka": Entry("forwarder.sources.kafka", "KafkaSource", "KafkaSourceSettings"),
     "webhook": Entry("forwarder.sources.webhook", "WebhookSource", "WebhookSettings"),
 }
 
 SINKS: dict[str, Entry] = {
     "backend": Entry("forwarder.sinks.backend", "BackendSink", "BackendSinkSettings"),
+    "kafka": Entry("forwarder.sinks.kafka", "KafkaSink", "KafkaSinkSettings"),
     "stdout": Entry("forwarder.sinks.stdout", "StdoutSink", "StdoutSettings"),
 }
 

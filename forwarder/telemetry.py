@@ -55,6 +55,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("forwarder_screen_fallback", "counter", "Lines that needed the full decode because they are not canonical."),
     Metric("forwarder_file_lag_bytes", "gauge", "Bytes of the audit log not yet read.", ("source",)),
     Metric("forwarder_file_left_out_bytes", "counter", "Bytes passed over: the rest of lines above the limit.", ("source",)),
+    Metric("forwarder_kafka_partitions", "gauge", "Partitions that this member of the group reads.", ("source",)),
+    Metric("forwarder_kafka_lag_messages", "gauge", "Messages not yet read, in the partitions last read from.", ("source",)),
     Metric("forwarder_last_received_seconds", "gauge", "Unix time of the last accepted batch.", ("source",)),
     Metric("forwarder_info", "gauge", "Always 1; the version is in the label.", ("version",)),
 )  # fmt: skip

@@ -69,7 +69,18 @@ def test_receive_carries_no_web_framework_no_orm_and_no_grpc() -> None:
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(run.stdout.split())
     assert {"msgpack", "msgspec", "requests"} <= loaded
-    assert not loaded & {"fastapi", "h11", "confluent_kafka", "starlette", "uvicorn", "sqlalchemy", "alembic", "jinja2", "grpc", "typer"}
+    assert not loaded & {
+        "fastapi",
+        "h11",
+        "confluent_kafka",
+        "starlette",
+        "uvicorn",
+        "sqlalchemy",
+        "alembic",
+        "jinja2",
+        "grpc",
+        "typer",
+    }
 
 
 def test_the_readme_names_the_commands_and_where_to_start_reading() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,9 +15,11 @@ from forwarder.errors import Overloaded, ShuttingDown
 from forwarder.registry import SOURCES
 from forwarder.sources.file import FileSettings, FileSource
 from forwarder.sources.forward import ForwardSettings, ForwardSource
+from forwarder.sources.kafka import KafkaSource, KafkaSourceSettings
 from forwarder.sources.webhook import WebhookSettings, WebhookSource
 from forwarder.telemetry import Telemetry
 from forwarder.wire.forward_client import AckReader, entries, packed_forward
+from tests.e2e.kafka.broker import Broker
 
 pytestmark = pytest.mark.e2e
 
@@ -101,6 +104,28 @@ class FileDriver:
         return False
 
 
+class KafkaDriver:
+    """Acknowledged: the group's committed offset stands behind the last message."""
+
+    def __init__(self, _: Path, broker: Broker) -> None:
+        self.broker = broker
+        self.topic = broker.topic(f"contract-{uuid.uuid4().hex[:8]}")
+        broker.produce(self.topic, LINES)
+
+    def fresh(self) -> KafkaSource:
+        settings = KafkaSourceSettings(brokers=[self.broker.address], topics=[self.topic], group=self.topic)
+        return KafkaSource("kafka", settings, lambda *_: True, Telemetry(), "")
+
+    async def acknowledged(self) -> bool:
+        """Offsets are committed every second."""
+        end = time.monotonic() + 8.0
+        while time.monotonic() < end:
+            if await asyncio.to_thread(self.broker.committed, self.topic, self.topic) == len(LINES):
+                return True
+            await asyncio.sleep(0.2)
+        return False
+
+
 class WebhookDriver:
     """Acknowledged: the answer is 200."""
 
@@ -122,10 +147,12 @@ class WebhookDriver:
         return answer.startswith(b"HTTP/1.1 2")
 
 
-DRIVERS: dict[str, Callable[[Path], ForwardDriver | FileDriver | WebhookDriver]] = {
+Driver = ForwardDriver | FileDriver | WebhookDriver | KafkaDriver
+DRIVERS: dict[str, Callable[..., Driver]] = {
     "forward": ForwardDriver,
     "file": FileDriver,
     "webhook": WebhookDriver,
+    "kafka": KafkaDriver,
 }
 
 
@@ -140,9 +167,12 @@ def test_every_source_is_driven() -> None:
     [Overloaded("outbox_full", retry_after_s=0.05), ShuttingDown("closing"), RuntimeError("a bug in the pipeline")],
     ids=["overloaded", "shutting-down", "bug"],
 )
-async def test_what_was_not_accepted_is_not_acknowledged(kind: str, error: Exception, tmp_path: Path) -> None:
+async def test_what_was_not_accepted_is_not_acknowledged(
+    kind: str, error: Exception, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """And comes again: the next run of the same source gets it accepted, every line of it."""
-    driver = DRIVERS[kind](tmp_path)
+    brokers = [request.getfixturevalue("shared_broker")] if kind == "kafka" else []
+    driver = DRIVERS[kind](tmp_path, *brokers)
     submit = Submit()
     submit.error = error
     async with running(driver.fresh(), submit):
