@@ -15,7 +15,6 @@ from forwarder.sinks import kafka
 from forwarder.sinks.kafka import DENIED_S, RETRY_S, KafkaSink, KafkaSinkSettings
 from forwarder.telemetry import Telemetry
 
-
 NO_REPORT = object()
 
 

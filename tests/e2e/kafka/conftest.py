@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.kafka.broker import Broker, missing
+from tests.e2e.product.conftest import product, sample
+
+__all__ = ["product", "sample"]  # fixtures, used here as they are there
 
 
 @pytest.fixture
