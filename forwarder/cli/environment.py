@@ -52,8 +52,6 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("FORWARD_SHARED_KEY", "", _RUN, "key that Fluent Bit must know"),
     Variable("FORWARDER_WEBHOOK_LISTEN", "", ("receive",), "where kube-apiserver posts its audit webhook; nowhere"),
     Variable("WEBHOOK_TOKEN", "", ("receive",), "bearer token that the webhook asks for"),
-    Variable("FORWARDER_WEBHOOK_USER", "", ("receive",), "user that the webhook asks for by HTTP basic"),
-    Variable("FORWARDER_WEBHOOK_PASSWORD", "", ("receive",), "its password"),
     Variable("FORWARDER_EVENT_HUB", "EHUBNAMESPACECONNECTIONSTRING", ("receive",), "connection string of Event Hubs"),
     Variable("FORWARDER_EVENT_HUB_NAME", "EVENTHUBNAME", ("receive",), "which event hub, unless EntityPath says it"),
     Variable("FORWARDER_FALCO_URL", "WEBSINKURL", ("receive",), "Falco's k8saudit endpoint, for the audit events"),
@@ -83,7 +81,6 @@ SECRETS = (
     "FORWARD_SHARED_KEY",
     "FORWARDER_TELEMETRY_TOKEN",
     "WEBHOOK_TOKEN",
-    "FORWARDER_WEBHOOK_PASSWORD",
     "FORWARDER_EVENT_HUB",
 )  # each also as NAME_FILE
 
@@ -172,7 +169,7 @@ def receive_document(environ: Mapping[str, str]) -> tuple[Document, list[str]]:
         sources["file"] = {"path": audit_log, "checkpoint": str(data_dir(environ) / "file.json")}
     if hub := doors.event_hub(env, environ):
         sources["kafka"] = hub
-    if webhook := doors.webhook(env, environ):
+    if webhook := doors.webhook(env):
         sources["webhook"] = webhook
     if forward or key or not sources:
         sources["forward"] = {"listen": forward or DEFAULT_FORWARD_LISTEN} | ({"shared_key": key} if key else {})
