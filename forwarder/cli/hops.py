@@ -66,7 +66,8 @@ def check_audit_log(loaded: "Loaded") -> list[Hop]:
     hops = []
     for name, (entry, settings) in loaded.sources.items():
         if entry.component == "FileSource":
-            hops.append(_audit_log(name, settings.path))
+            paths = [settings.path] if isinstance(settings.path, str) else settings.path
+            hops += [_audit_log(name, path) for path in paths]
     return hops
 
 
