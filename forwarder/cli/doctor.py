@@ -26,6 +26,7 @@ from forwarder.cli.hops import (
     check_rules,
     check_telemetry,
 )
+from forwarder.cli.kafka_hop import check_kafka
 from forwarder.cli.places import Config, DataDir
 from forwarder.errors import ConfigError
 from forwarder.settings import Document
@@ -39,6 +40,7 @@ CHECKS: tuple[Callable[["Loaded"], Hop | list[Hop]], ...] = (
     check_fluent_bit,
     check_telemetry,
     check_forward_port,
+    check_kafka,
     check_outbox,
     check_backend,
 )
