@@ -29,7 +29,7 @@ _GROUP = re.compile(r"/aws/eks/([^/]+)/cluster")
 def open_log_events(fields: Fields, contents: Contents) -> None:
     """A CloudWatch subscription message into `contents`."""
     if text_of(fields.get("messageType")) == "CONTROL_MESSAGE":
-        contents.skipped["control_message"] += 1
+        contents.skip("control_message")
         return
     group = _GROUP.fullmatch(text_of(fields.get("logGroup")))
     stream = text_of(fields.get("logStream"))
@@ -37,9 +37,9 @@ def open_log_events(fields: Fields, contents: Contents) -> None:
         event = fields_of(item)[0]
         text = text_of(event.get("message"))
         if stream and not stream.startswith(AUDIT_STREAM) and not is_audit_text(text):
-            contents.skipped["other_stream"] += 1
+            contents.skip("other_stream")
         elif not text.lstrip().startswith("{"):
-            contents.skipped["no_audit_text"] += 1
+            contents.skip("no_audit_text")
         else:
             line = text.encode("utf-8", "replace").strip()
             contents.lines.append(Found(line, time_of(event.get("timestamp")), group.group(1) if group else ""))

@@ -29,15 +29,15 @@ def open_record(fields: Fields, contents: Contents) -> None:
         if log.startswith(b"{"):
             contents.lines.append(Found(log, time_of(fields.get("time")), cluster_of(fields)))
         else:
-            contents.skipped["other_category"] += 1
+            contents.skip("other_category")
         return
     text = text_of(log)
     if category not in AUDIT_CATEGORIES and not is_audit_text(text):
-        contents.skipped["other_category"] += 1
+        contents.skip("other_category")
         return
     line = text.encode("utf-8", "replace").strip()
     if not line.startswith(b"{"):
-        contents.skipped["no_audit_text"] += 1
+        contents.skip("no_audit_text")
         return
     contents.lines.append(Found(line, time_of(fields.get("time")), cluster_of(fields)))
 

@@ -8,7 +8,6 @@ import base64
 import binascii
 import datetime as dt
 import re
-from collections import Counter
 from typing import Final, Literal
 
 import msgspec
@@ -59,7 +58,11 @@ class Contents(msgspec.Struct):
 
     lines: list[Found] = []
     bad: list[Bad] = []
-    skipped: Counter[SkipReason] = msgspec.field(default_factory=Counter)
+    skipped: dict[SkipReason, int] = {}
+
+    def skip(self, reason: SkipReason) -> None:
+        """One record more that is something else."""
+        self.skipped[reason] = self.skipped.get(reason, 0) + 1
 
 
 class Unreadable(Exception):
@@ -70,6 +73,12 @@ class Unreadable(Exception):
         self.reason = reason
 
 
+class _EventList(msgspec.Struct, gc=False):
+    kind: str
+    items: list[msgspec.Raw]
+
+
+_decode_event_list = msgspec.json.Decoder(_EventList).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
@@ -86,6 +95,15 @@ def fields_of(data: bytes) -> tuple[Fields, bool]:
     for key, (start, end, _) in scanner.members(0):
         fields.setdefault(key, data[start:end])
     return fields, False
+
+
+def event_list_of(data: bytes) -> list[bytes] | None:
+    """The items of an EventList in one pass, where it is a sound one; None otherwise."""
+    try:
+        listing = _decode_event_list(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return [bytes(item) for item in listing.items] if listing.kind == "EventList" else None
 
 
 def items_of(raw: bytes) -> list[bytes]:

@@ -35,7 +35,7 @@ def open_log_entry(fields: Fields, contents: Contents) -> None:
     """A LogEntry with a protoPayload into `contents`."""
     payload = fields_of(fields["protoPayload"])[0]
     if text_of(payload.get("serviceName")) != SERVICE:
-        contents.skipped["other_service"] += 1
+        contents.skip("other_service")
         return
     event = _event(fields, payload)
     labels = fields_of(fields_of(fields.get("resource", b""))[0].get("labels", b""))[0]

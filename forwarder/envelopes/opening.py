@@ -22,6 +22,7 @@ from forwarder.envelopes.contents import (
     Fields,
     Found,
     Unreadable,
+    event_list_of,
     fields_of,
     from_base64,
     inflated,
@@ -38,15 +39,23 @@ MAX_RECORDS: Final = 50_000  # in one message; the shortest audit events fill 20
 _EVENT: Final = b'{"kind":"Event",'
 _ANOTHER: Final = b"}" + _EVENT  # inside a string the quotes would be escaped
 _between = re.compile(rb"[ \t\r\n\0]*+")
+_LIST: Final = b'{"kind":"EventList",'
 _LIST_ITEM: Final = b'{"level":"'
 _CANONICAL: Final = b'{"kind":"Event","apiVersion":"audit.k8s.io/v1",'
 
 
 def open_message(data: bytes, *, max_bytes: int) -> Contents:
     """What is in one message. max_bytes: what all its compressed parts together may inflate to."""
+    if _is_one_event(data):
+        return Contents(lines=[Found(data)])
     opening = _Opening(max_bytes)
     opening.open(data, 0, 0.0)
     return opening.contents
+
+
+def _is_one_event(data: bytes) -> bool:
+    """Whether it is one event as kube-apiserver writes it, by its looks."""
+    return data.startswith(_EVENT) and b"\n" not in data and _ANOTHER not in data
 
 
 class _Opening:
@@ -56,7 +65,7 @@ class _Opening:
 
     def open(self, data: bytes, depth: int, time_s: float) -> None:
         """One value or several: what is in it goes into `contents`."""
-        if data.startswith(_EVENT) and b"\n" not in data and _ANOTHER not in data:
+        if _is_one_event(data):
             self._line(data, time_s)
             return
         if depth >= MAX_DEPTH:
@@ -68,7 +77,9 @@ class _Opening:
         data = data.strip(PADDING).removeprefix(BOM).strip(PADDING)
         if not data:
             return
-        if data.startswith(b"["):
+        if data.startswith(_LIST) and (items := event_list_of(data)) is not None:
+            self._list(items, time_s)
+        elif data.startswith(b"["):
             self._each(items_of(data), depth, time_s)
         elif not data.startswith(b"{"):
             self._text(data, depth, time_s)
@@ -98,8 +109,7 @@ class _Opening:
         if "auditID" in fields:
             self._line(data, time_s or time_of(fields.get("@timestamp")))
         elif "items" in fields and text_of(fields.get("kind")) in ("EventList", ""):
-            for item in items_of(fields["items"]):
-                self._line(_canonical(item), time_s)
+            self._list(items_of(fields["items"]), time_s)
         elif "records" in fields or "Records" in fields:
             self._records(items_of(fields.get("records") or fields["Records"]), depth)
         elif "logEvents" in fields:
@@ -169,6 +179,10 @@ class _Opening:
                 self._bad("too_many_records", b"\n".join(items[position:]))
                 return
             self.open(_canonical(item), depth + 1, time_s)
+
+    def _list(self, items: list[bytes], time_s: float) -> None:
+        self.contents.lines += [Found(_canonical(item), time_s) for item in items]
+        self._trim()
 
     def _line(self, data: bytes, time_s: float) -> None:
         self.contents.lines.append(Found(data, time_s))
