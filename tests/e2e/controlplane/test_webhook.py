@@ -28,8 +28,8 @@ http {{
   server {{
     listen 127.0.0.1:{port} ssl; ssl_certificate {certs}/server.crt; ssl_certificate_key {certs}/server.key;
     location / {{
-      if ($request_id ~ "^[0-4]") {{ return 502; }}     # five of sixteen never arrive
-      proxy_pass https://127.0.0.1:{receiver}; proxy_ssl_trusted_certificate {certs}/ca.crt; proxy_ssl_verify on; proxy_ssl_name 127.0.0.1;
+      if ($request_id ~ "^[01]") {{ return 502; }}     # one in eight never arrives; kube-apiserver gives up after five tries
+      proxy_pass https://127.0.0.1:{receiver}; proxy_ssl_trusted_certificate {certs}/ca.crt; proxy_ssl_verify on; proxy_ssl_name localhost;
     }}
   }}
 }}
@@ -104,7 +104,7 @@ def posting(posted: Posted, scenario: Scenario, tmp_path: Path) -> Iterator[Cont
     flags = [
         f"--audit-webhook-config-file={posted.kubeconfig}",
         "--audit-webhook-batch-max-wait=0.3s",
-        "--audit-webhook-initial-backoff=0.5s",
+        "--audit-webhook-initial-backoff=1s",
     ]
     folder = tmp_path / "plane"
     folder.mkdir()
@@ -119,7 +119,7 @@ def posting(posted: Posted, scenario: Scenario, tmp_path: Path) -> Iterator[Cont
 
 
 def test_every_action_gives_exactly_its_events(posted, posting, scenario, tmp_path):
-    """The whole scenario over the webhook; a third of the requests fails on the way, and the receiver is killed once."""
+    """The whole scenario over the webhook; one request in eight fails on the way, and the receiver is killed once."""
     folder = tmp_path / "stage"
     folder.mkdir()
 
@@ -143,7 +143,7 @@ def test_every_action_gives_exactly_its_events(posted, posting, scenario, tmp_pa
     assert not differs, f"\n{differs}"
     assert {event["revision"] for event in events()} == {1}
     statuses = re.findall(r'" (\d{3}) ', (posted.folder / "nginx" / "access.log").read_text())
-    assert statuses.count("502") > 5
+    assert statuses.count("502") > 3
     assert set(statuses) <= {"200", "502"}
     metrics = posted.metrics()
     assert "forwarder_screen_fallback_total 0.0" in metrics or fallback_share(metrics) < 0.2
