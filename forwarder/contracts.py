@@ -69,10 +69,15 @@ class Done(msgspec.Struct, frozen=True, gc=False):
 
 
 class Later(msgspec.Struct, frozen=True, gc=False):
-    """Not now; offer it again after `delay_s` seconds. `reason` is for the operator."""
+    """Not now; offer it again after `delay_s` seconds. `reason` is for the operator.
+
+    held: the sink's own choice (it groups, it is night) and no trouble: counted neither as a try nor as a retry. Held
+    for 0 s is an event whose turn comes after this one's answers are durable; nothing is stored about it.
+    """
 
     delay_s: float
     reason: str = ""
+    held: bool = False
 
 
 class Refused(msgspec.Struct, frozen=True, gc=False):
@@ -89,6 +94,8 @@ class Sink(Protocol):
 
     name: the operator's name for it. takes_updates: whether it wants revision 1 of an id it was given before.
     required: whether a full backlog of this sink makes acknowledgements wait (else its oldest events become dead letters).
+
+    A sink may have more; `forwarder.delivery` says what.
     """
 
     name: str
@@ -117,6 +124,10 @@ class AuditSink(Protocol):
         """Release connections. Called once, after the last deliver."""
 
 
+Stream = Literal["friction", "audit"]
+Stage = Literal["RequestReceived", "ResponseStarted", "ResponseComplete", "Panic"]
+
+
 class StreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the settings of every sink begin with that can take audit events.
 
@@ -131,9 +142,9 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     queue_events: how many events wait in memory at most. queue_bytes: and how many bytes of them.
     """
 
-    stream: Literal["friction", "audit"] = "friction"
+    stream: Stream = "friction"
     select: list[dict[str, Any]] = []
-    stages: list[Literal["RequestReceived", "ResponseStarted", "ResponseComplete", "Panic"]] = []
+    stages: list[Stage] = []
     ignore_system: bool = False
     redact: bool = True
     when_down: Literal["drop", "block"] = "drop"

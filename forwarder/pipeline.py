@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from forwarder import __version__
+from forwarder.alerts.audit import as_event
 from forwarder.contracts import Batch, DeadLetter, Line, Source, Stopping, Submit, Tap
 from forwarder.delivery import Delivery, Stream
 from forwarder.detection.detector import Detector, Malformed
@@ -29,10 +30,18 @@ from forwarder.detection.rules import RuleSet
 from forwarder.detection.selection import selection
 from forwarder.errors import ConfigError, ForwarderError, ShuttingDown
 from forwarder.events import redact
+from forwarder.events.audit import AuditEvent
 from forwarder.events.friction import FrictionEvent
 from forwarder.events.outgoing import OutgoingEvent
-from forwarder.outbox import Ledger, Outbox, SinkInfo, read_ledger
-from forwarder.registry import Loaded, build_audit_sink, build_sink, build_source, takes_audit_events
+from forwarder.outbox import Outbox, SinkInfo, read_ledger, show
+from forwarder.registry import (
+    Loaded,
+    build_audit_sink,
+    build_sink,
+    build_source,
+    takes_audit_events,
+    takes_audit_stream,
+)
 from forwarder.tasks import cancel, spawn
 from forwarder.telemetry import Telemetry
 from forwarder.wire.budget import ByteBudget
@@ -54,9 +63,15 @@ class Pipeline:
         self.loaded = loaded
         self.telemetry = telemetry
         self.detector = self._detector(self._rules())
-        audit = [name for name, (_, settings) in loaded.sinks.items() if takes_audit_events(settings)]
+        audit = [name for name, (_, settings) in loaded.sinks.items() if takes_audit_stream(settings)]
         self.sinks = {name: build_sink(name, loaded, telemetry) for name in loaded.sinks if name not in audit}
         self.streams = {name: self._stream(name) for name in audit}
+        # Of the sinks for people, which audit events are theirs; these go by way of the outbox.
+        self._told = {
+            name: self._selected(name)
+            for name, (_, settings) in loaded.sinks.items()
+            if takes_audit_events(settings) and name not in audit
+        }
         self._taps: list[Tap] = []
         budget = ByteBudget()
         self.sources: dict[str, Source] = {
@@ -66,7 +81,13 @@ class Pipeline:
         self.outbox = Outbox(
             loaded.outbox_path,
             [
-                SinkInfo(sink.name, takes_updates=sink.takes_updates, required=sink.required, max_waiting_events=limit)
+                SinkInfo(
+                    sink.name,
+                    takes_updates=sink.takes_updates,
+                    required=sink.required,
+                    max_waiting_events=min(limit, getattr(sink, "max_waiting_events", limit)),
+                    holds=getattr(sink, "holds", False),
+                )
                 for sink in self.sinks.values()
             ],
             max_bytes=loaded.outbox_max_bytes,
@@ -207,8 +228,14 @@ class Pipeline:
             events.extend(examined.events)
             if position % SLICE_LINES == SLICE_LINES - 1:
                 await asyncio.sleep(0)
-        if events or dead:
-            await self._commit(events, dead)
+        directed = [
+            (name, as_event(event, name))
+            for name, selected in self._told.items()
+            for event in audit
+            if selected(event.original)
+        ]
+        if events or dead or directed:
+            await self._commit(events, dead, directed)
             self.telemetry["forwarder_accept_seconds"].observe(time.monotonic() - began)
         if audit:
             await self._pass_on(audit)
@@ -219,9 +246,14 @@ class Pipeline:
             if audit and tap.wants_audit:
                 tap.audit(audit)
 
-    async def _commit(self, events: Sequence[FrictionEvent], dead: Sequence[DeadLetter]) -> None:
+    async def _commit(
+        self,
+        events: Sequence[FrictionEvent],
+        dead: Sequence[DeadLetter],
+        directed: Sequence[tuple[str, FrictionEvent]] = (),
+    ) -> None:
         # shielded: a source that gives up waiting must not tear a batch out of a group that is being written
-        future = asyncio.wrap_future(self.outbox.commit(events, dead))
+        future = asyncio.wrap_future(self.outbox.commit(events, dead, directed))
         future.add_done_callback(_looked_at)
         result = await asyncio.shield(future)
         counter = self.telemetry["forwarder_events"]
@@ -280,17 +312,22 @@ class Pipeline:
 
     def look_at_taps(self) -> None:
         """Whether every line has to be decoded; a tap whose `wants_audit` changed has this called, in the event loop."""
-        self.detector.screen.everything = bool(self.streams) or any(tap.wants_audit for tap in self._taps)
+        passed_on = bool(self.streams) or bool(self._told)
+        self.detector.screen.everything = passed_on or any(tap.wants_audit for tap in self._taps)
 
     def _stream(self, name: str) -> Stream:
         _, settings = self.loaded.sinks[name]
-        selected = selection(
+        sink = build_audit_sink(name, self.loaded, self.telemetry)
+        return Stream(sink, settings, self._selected(name), self.telemetry)
+
+    def _selected(self, name: str) -> Callable[[AuditEvent], bool]:
+        _, settings = self.loaded.sinks[name]
+        return selection(
             self.loaded.selections.get(name, ()),
             settings.stages,
             ignore_system=settings.ignore_system,
             robots=self.loaded.config.detection.robots,
         )
-        return Stream(build_audit_sink(name, self.loaded, self.telemetry), settings, selected, self.telemetry)
 
     # --- rules that change while we run ------------------------------------------------------------------------------
 
@@ -361,7 +398,7 @@ class Pipeline:
         counts = self.detector.screen.counts
         while True:
             try:
-                self.show(await asyncio.to_thread(read_ledger, self.loaded.outbox_path))
+                show(await asyncio.to_thread(read_ledger, self.loaded.outbox_path), self.telemetry)
                 told = ""
             except (ForwarderError, OSError) as error:
                 if str(error) != told:
@@ -370,19 +407,6 @@ class Pipeline:
             self.telemetry["forwarder_screen_fallback"].inc(counts.fallback - fallback)
             fallback = counts.fallback
             await asyncio.sleep(GAUGES_EVERY_S)
-
-    def show(self, ledger: Ledger) -> None:
-        """Put the durable ledger into the gauges."""
-        telemetry = self.telemetry
-        for sink in ledger.sinks:
-            name = sink.name
-            telemetry["forwarder_sink_eligible"].labels(name).set(sink.eligible)
-            telemetry["forwarder_sink_delivered"].labels(name).set(sink.delivered)
-            telemetry["forwarder_sink_waiting"].labels(name).set(sink.waiting)
-            telemetry["forwarder_sink_dead"].labels(name).set(sink.dead)
-            telemetry["forwarder_sink_oldest_seconds"].labels(name).set(sink.oldest_waiting_s or 0)
-        telemetry["forwarder_dead_letters"].set(ledger.dead_letters)
-        telemetry["forwarder_outbox_bytes"].set(ledger.bytes)
 
 
 def _looked_at(future: asyncio.Future[Any]) -> None:

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from forwarder.alerts.alerter import AlertSettings
 from forwarder.contracts import AuditSink, Screen, Sink, Source, StreamSettings
 from forwarder.detection.actors import ROBOTS
 from forwarder.detection.loader import load_selection
@@ -33,29 +34,50 @@ from forwarder.wire.budget import ByteBudget
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """Where a component stands: its module, its class, and the class of its settings."""
+    """Where a component stands: its module, its class, the class of its settings, and the extra that it needs."""
 
     module: str
     component: str
     settings: str
+    extra: str = ""
 
     def load(self) -> tuple[Any, type[Any]]:
-        module = importlib.import_module(self.module)
+        """Raises ConfigError when a library that it needs is not installed."""
+        module = self.imported()
         return getattr(module, self.component), getattr(module, self.settings)
+
+    def imported(self) -> Any:
+        """Its module. Raises ConfigError as `load` does."""
+        try:
+            return importlib.import_module(self.module)
+        except ModuleNotFoundError as error:
+            if not self.extra or (error.name or "").startswith("forwarder"):
+                raise
+            raise ConfigError(
+                f"{error.name} is not installed: pip install 'friction-forwarder[{self.extra}]'", where=self.module
+            ) from None
 
 
 SOURCES: dict[str, Entry] = {
     "forward": Entry("forwarder.sources.forward", "ForwardSource", "ForwardSettings"),
     "file": Entry("forwarder.sources.file", "FileSource", "FileSettings"),
-    "kafka": Entry("forwarder.sources.kafka", "KafkaSource", "KafkaSourceSettings"),
+    "kafka": Entry("forwarder.sources.kafka", "KafkaSource", "KafkaSourceSettings", extra="kafka"),
     "webhook": Entry("forwarder.sources.webhook", "WebhookSource", "WebhookSettings"),
 }
 
 SINKS: dict[str, Entry] = {
     "backend": Entry("forwarder.sinks.backend", "BackendSink", "BackendSinkSettings"),
-    "kafka": Entry("forwarder.sinks.kafka", "KafkaSink", "KafkaSinkSettings"),
+    "kafka": Entry("forwarder.sinks.kafka", "KafkaSink", "KafkaSinkSettings", extra="kafka"),
     "stdout": Entry("forwarder.sinks.stdout", "StdoutSink", "StdoutSettings"),
+    "slack": Entry("forwarder.sinks.slack", "SlackSink", "SlackSettings", extra="notify"),
+    "notify": Entry("forwarder.sinks.notify", "NotifySink", "NotifySettings", extra="notify"),
+    "falco": Entry("forwarder.sinks.falco", "FalcoSink", "FalcoSettings"),
+    "forward": Entry("forwarder.sinks.forward", "ForwardSink", "ForwardSinkSettings"),
+    "file": Entry("forwarder.sinks.file", "FileSink", "FileSinkSettings"),
+    "falcosidekick": Entry("forwarder.sinks.falcosidekick", "FalcosidekickSink", "FalcosidekickSettings"),
 }
+
+NOT_OFF_THE_BACKEND = ("backend",)  # it would send its events to a backend again
 
 
 class DetectionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,6 +135,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log: LogSettings = LogSettings()
 
 
+class ExitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What stands beside the key `backend` where sinks hang off it. backend, log: read elsewhere."""
+
+    backend: Any = None
+    log: Any = None
+    sinks: dict[str, Any] = {}
+    outbox: OutboxSettings = OutboxSettings(path="onward.db")
+    telemetry: TelemetrySettings = TelemetrySettings(listen="")
+
+
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """A checked configuration: typed settings of every component, and the folder that relative paths start from.
 
@@ -140,7 +172,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
 def load_config(document: Document, environ: Mapping[str, str]) -> Loaded:
     """Check a settings document as a whole, before anything is opened. Raises ConfigError."""
-    document = expand(document, environ)
+    document = _split(expand(document, environ))
     config = convert(document, Config)
     sources = _typed(document, "sources", SOURCES, config.sources)
     sinks = _typed(document, "sinks", SINKS, config.sinks)
@@ -162,6 +194,32 @@ def load_config(document: Document, environ: Mapping[str, str]) -> Loaded:
     return loaded
 
 
+def load_exits(document: Document) -> Loaded | None:
+    """The `sinks`, `outbox` and `telemetry` of a backend's settings, where variables are expanded: where first-seen events
+    go on to. None where no sink is named. Raises ConfigError.
+    """
+    config = convert(document, ExitsConfig)
+    for name, settings in config.sinks.items():
+        kind = settings.get("type", name) if isinstance(settings, dict) else name
+        if kind in NOT_OFF_THE_BACKEND:
+            raise ConfigError(
+                f"`sinks.{name}`: a sink of type {kind} belongs into a receiver; this is the backend",
+                where=document.where(("sinks", name)),
+            )
+    kinds = {name: entry for name, entry in SINKS.items() if name not in NOT_OFF_THE_BACKEND}
+    sinks = _typed(document, "sinks", kinds, config.sinks)
+    for name, (_, typed) in sinks.items():
+        if takes_audit_events(typed):
+            raise ConfigError(
+                f"`sinks.{name}.stream`: audit events pass through receivers only; here it can be friction",
+                where=document.where(("sinks", name, "stream")),
+            )
+    whole = Config(sinks=config.sinks, outbox=config.outbox, telemetry=config.telemetry)
+    loaded = Loaded(config=whole, base=Path(document.file).parent, sources={}, sinks=sinks)
+    _ = loaded.outbox_max_bytes
+    return loaded if sinks else None
+
+
 def build_source(name: str, loaded: Loaded, screen: Screen, telemetry: Telemetry, budget: ByteBudget) -> Source:
     """The source of that name; nothing is opened yet. budget: what all sources of the process may hold together."""
     entry, settings = loaded.sources[name]
@@ -173,7 +231,12 @@ def build_source(name: str, loaded: Loaded, screen: Screen, telemetry: Telemetry
 
 def takes_audit_events(settings: Any) -> bool:
     """Whether a sink with these settings is given the audit stream instead of friction events."""
-    return isinstance(settings, StreamSettings) and settings.stream == "audit"
+    return isinstance(settings, StreamSettings | AlertSettings) and settings.stream == "audit"
+
+
+def takes_audit_stream(settings: Any) -> bool:
+    """Whether they reach it as a stream; those for people go by way of the outbox."""
+    return takes_audit_events(settings) and not isinstance(settings, AlertSettings)
 
 
 def build_sink(name: str, loaded: Loaded, telemetry: Telemetry) -> Sink:
@@ -194,13 +257,27 @@ def _built(name: str, loaded: Loaded, telemetry: Telemetry) -> Any:
     return component(name, settings, telemetry)
 
 
+def _split(document: Document) -> Document:
+    """An entry under `sinks` that stands for several becomes several; its module's `split` says which."""
+    given = document.data.get("sinks")
+    if not isinstance(given, dict):
+        return document
+    sinks: dict[str, Any] = {}
+    for name, settings in given.items():
+        kind = settings.get("type", name) if isinstance(settings, dict) else name
+        split = getattr(SINKS[kind].imported(), "split", None) if kind in SINKS else None
+        parts = split(name, settings) if split and isinstance(settings, dict) else {name: settings}
+        sinks |= {part: {"type": kind, **one} for part, one in parts.items()} if split else parts
+    return msgspec.structs.replace(document, data={**document.data, "sinks": sinks})
+
+
 def _typed(
     document: Document, section: str, kinds: Mapping[str, Entry], given: Mapping[str, Any]
 ) -> dict[str, tuple[Entry, Any]]:
     typed: dict[str, tuple[Entry, Any]] = {}
     for name, settings in given.items():
         where = document.where((section, name))
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", name):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}(?:\.[A-Za-z0-9][A-Za-z0-9_-]{0,39})?", name):
             raise ConfigError(f"`{section}.{name}`: a name has up to 40 letters, digits, `-` and `_`", where=where)
         if settings is not None and not isinstance(settings, dict):
             raise ConfigError(f"`{section}.{name}`: expected its settings as a mapping", where=where)

@@ -386,6 +386,28 @@ async def test_a_tap_sees_what_was_accepted_and_lines_only_while_it_wants_them(m
     assert tap.seen == ["exec-rule", "list"]
 
 
+async def test_audit_events_for_people_are_durable_before_the_acknowledgement_and_once(
+    make: Callable[..., Pipeline],
+) -> None:
+    """The selected ones, for their sink alone; read again they are nothing new."""
+    chat = {
+        "type": "notify",
+        "url": "json://localhost",
+        "stream": "audit",
+        "select": [{"resource": "pods", "subresource": "exec"}],
+    }
+    pipeline = make(sinks={"chat": chat})
+    assert pipeline.streams == {}
+    assert pipeline.detector.screen(QUIET, 0, len(QUIET))
+    for _ in range(2):
+        await pipeline.submit_for("file")(batch(QUIET, *EXECS))
+    told = [event for _, _, event, _ in pipeline.outbox.due("chat", 100) if event.type.startswith("audit: ")]
+    assert len(told) == len(EXECS)
+    assert {event.verb for event in told} <= {"get", "create"}
+    assert all(not event.type.startswith("audit: ") for _, _, event, _ in pipeline.outbox.due("backend", 100))
+    assert read_ledger(pipeline.loaded.outbox_path).balanced() == []
+
+
 async def test_rules_may_be_left_out_where_audit_events_are_only_passed_on(tmp_path: Path) -> None:
     """And nowhere else: a receiver of friction without rules would find nothing, silently."""
     settings: dict[str, Any] = {

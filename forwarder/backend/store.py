@@ -129,6 +129,15 @@ class Store:
             row = connection.execute(sa.select(events).where(events.c.id == event_id)).one_or_none()
         return None if row is None else _stored(row)
 
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Those of `ids` that are stored, test events too."""
+        found: set[str] = set()
+        with self._engine.connect() as connection:
+            for start in range(0, len(ids), MAX_IDS_IN_QUERY):
+                query = sa.select(events.c.id).where(events.c.id.in_(ids[start : start + MAX_IDS_IN_QUERY]))
+                found.update(connection.execute(query).scalars())
+        return found
+
     def count(self, *, include_tests: bool = False) -> int:
         """How many events are stored."""
         query = sa.select(sa.func.count()).select_from(events)

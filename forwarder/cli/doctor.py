@@ -28,6 +28,7 @@ from forwarder.cli.hops import (
 )
 from forwarder.cli.kafka_hop import check_kafka
 from forwarder.cli.places import Config, DataDir
+from forwarder.cli.sink_hops import check_sinks
 from forwarder.errors import ConfigError
 from forwarder.settings import Document
 
@@ -43,6 +44,7 @@ CHECKS: tuple[Callable[["Loaded"], Hop | list[Hop]], ...] = (
     check_kafka,
     check_outbox,
     check_backend,
+    check_sinks,
 )
 
 

@@ -1,7 +1,12 @@
 """Durable delivery: takes what is due from the outbox, offers it, and stores what the sink answered.
 
 What a sink answered is stored before anything else is offered to it; while the disk cannot take the answers they are
-kept here, so that nothing is sent again for that alone.
+kept here, so that nothing is sent again for that alone. Beside what `offering` names, a sink of friction events may have
+
+    wants(event, stored_s)  whether to offer it this event, which came into the outbox at that Unix time; what it does not
+                            want is settled as done, and counted
+    memory                  bytes that it wants to find again after a restart: set before `prepare`, and when it has
+                            changed, stored in the same transaction as the answers it belongs to
 """
 
 import logging
@@ -11,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Protocol
 
-from forwarder.contracts import Done, Outcome, Sink
+from forwarder.contracts import Done, Later, Outcome, Sink
 from forwarder.delivery.offering import Offering
 from forwarder.errors import Overloaded, ShuttingDown
 from forwarder.events.friction import FrictionEvent
@@ -25,11 +30,20 @@ STORE_AGAIN_S = 1.0  # between two attempts to store answers on a disk that cann
 class Queue(Protocol):
     """What a delivery needs of the outbox."""
 
-    def due(self, sink: str, limit: int) -> Sequence[tuple[int, bool, FrictionEvent]]:
-        """Up to `limit` events to offer now, oldest first: (seq, whether it is an update, event). May raise Overloaded."""
+    def due(self, sink: str, limit: int) -> Sequence[tuple[int, bool, FrictionEvent, float]]:
+        """Up to `limit` events to offer now, oldest first: (seq, whether it is an update, event, when it was stored).
 
-    def settle(self, sink: str, outcomes: Sequence[tuple[int, Outcome]]) -> "Future[None]":
-        """Answered when the outcomes are durable. May raise Overloaded (try again) or ShuttingDown."""
+        May raise Overloaded.
+        """
+
+    def settle(self, sink: str, outcomes: Sequence[tuple[int, Outcome]], memory: bytes | None = None) -> "Future[None]":
+        """Answered when the outcomes, and the sink's memory where one is given, are durable; all of it or nothing.
+
+        May raise Overloaded (try again) or ShuttingDown.
+        """
+
+    def memory(self, sink: str) -> bytes:
+        """What was last stored as the sink's memory; empty when nothing was. May raise Overloaded."""
 
     def wait(self, sink: str) -> None:
         """Return when something may be due that was not at the last `due`."""
@@ -45,6 +59,8 @@ class Delivery:
         self.sink = sink
         self._queue = outbox
         self._offering: Offering[FrictionEvent] = Offering(sink, telemetry, "in the outbox")
+        self._unwanted = telemetry["forwarder_sink_unwanted"].labels(sink=sink.name)
+        self._memory: bytes | None = None  # as it is stored
         self._stopping = threading.Event()
         self._give_up_at = float("inf")
         self._thread = threading.Thread(target=self._run, name=f"sink {sink.name}", daemon=True)
@@ -78,16 +94,20 @@ class Delivery:
         if not batch:
             return None
         # What the sink learned of its peer since it was configured may be that the peer cannot take updates.
-        offered = [item for item in batch if self.sink.takes_updates or not item[1]]
-        outcomes = self._offering.offer([event for _, _, event in offered]) if offered else []
-        answers = dict(zip((seq for seq, _, _ in offered), outcomes, strict=True))
-        self._store([(seq, answers.get(seq, Done())) for seq, _, _ in batch])
+        fitting = [item for item in batch if self.sink.takes_updates or not item[1]]
+        wants = getattr(self.sink, "wants", None)
+        offered = fitting if wants is None else [item for item in fitting if wants(item[2], item[3])]
+        self._unwanted.inc(len(fitting) - len(offered))
+        outcomes = self._offering.offer([item[2] for item in offered]) if offered else []
+        answers = dict(zip((item[0] for item in offered), outcomes, strict=True))
+        self._store([(item[0], answers.get(item[0], Done())) for item in batch])
         return self._offering.pause_s(outcomes)
 
     # --- private -----------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
+            self._remember()
             self._offering.prepare()
             while not (self._stopping.is_set() and time.monotonic() >= self._give_up_at):
                 try:
@@ -105,12 +125,30 @@ class Delivery:
         finally:
             self.sink.close()
 
-    def _store(self, outcomes: Sequence[tuple[int, Outcome]]) -> None:
-        while True:
+    def _remember(self) -> None:
+        """Give the sink its memory, where it has one."""
+        while hasattr(self.sink, "memory") and self._memory is None:
             try:
-                return self._queue.settle(self.sink.name, outcomes).result()
+                self._memory = self.sink.memory = self._queue.memory(self.sink.name)
+            except Overloaded:
+                if self._stopping.wait(STORE_AGAIN_S):
+                    raise ShuttingDown("the outbox cannot be read") from None
+
+    def _store(self, outcomes: Sequence[tuple[int, Outcome]]) -> None:
+        memory = getattr(self.sink, "memory", None)
+        changed = memory if memory != self._memory else None
+        stored = [item for item in outcomes if not _still_due(item[1])]
+        while stored or changed is not None:
+            try:
+                self._queue.settle(self.sink.name, stored, changed).result()
+                self._memory = memory
+                return
             except CancelledError:
                 raise ShuttingDown("the outbox is closed") from None
             except Overloaded:
                 if self._stopping.wait(STORE_AGAIN_S) and time.monotonic() >= self._give_up_at:
                     raise ShuttingDown("the disk cannot take the answers") from None
+
+
+def _still_due(outcome: Outcome) -> bool:
+    return isinstance(outcome, Later) and outcome.held and outcome.delay_s <= 0

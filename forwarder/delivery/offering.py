@@ -68,7 +68,7 @@ class Offering(Generic[Event]):
         else:
             self._broken = 0
             self._say_trouble(outcomes)
-        self._retries.inc(sum(isinstance(outcome, Later) for outcome in outcomes))
+        self._retries.inc(sum(isinstance(outcome, Later) and not outcome.held for outcome in outcomes))
         return outcomes
 
     def pause_s(self, outcomes: Sequence[Outcome]) -> float:
@@ -76,7 +76,7 @@ class Offering(Generic[Event]):
 
         Nothing after one batch that was put off whole: it may be about these events. After a second it is the sink.
         """
-        delays = [outcome.delay_s for outcome in outcomes if isinstance(outcome, Later)]
+        delays = [outcome.delay_s for outcome in outcomes if isinstance(outcome, Later) and not outcome.held]
         if not delays or len(delays) < len(outcomes):
             self._refused_whole = 0
             return 0.0

@@ -95,7 +95,7 @@ class Product:
     """Backend, receiver and Fluent Bit over one audit log. Ports are fixed for the life of the test, so all may restart."""
 
     def __init__(self, folder: Path, agent: str | None) -> None:
-        self.folder, self.agent = folder, agent
+        self.folder, self.agent, self.root = folder, agent, ROOT
         self.audit_log = folder / "logs" / "audit.log"
         self.audit_log.parent.mkdir()
         self.outbox = folder / "outbox.db"
