@@ -41,8 +41,9 @@ def _reached(title: str, settings: Any, where: str) -> Hop:
     try:
         topics = client.list_topics(timeout=DEADLINE_S).topics
     except module.KafkaException as error:
+        client.poll(0)  # gives out what librdkafka has to say about the brokers
         advice = EVENT_HUBS if settings.connection_string else KAFKA
-        return Hop(title, good=False, text=heard[-1] if heard else error_words(error.args[0]), advice=advice)
+        return Hop(title, good=False, text=heard[0] if heard else error_words(error.args[0]), advice=advice)
     wanted = _wanted(settings, where)
     missing = [name for name in wanted if not name.startswith("^") and name not in topics]
     if missing:

@@ -25,6 +25,9 @@ class Client:
     def __init__(self, error: Exception | None) -> None:
         self.error = error
 
+    def poll(self, timeout: float) -> int:
+        return 0
+
     def list_topics(self, timeout: float) -> Any:
         if self.error:
             raise self.error
