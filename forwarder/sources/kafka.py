@@ -193,6 +193,7 @@ class KafkaSource:
     def _take(self, consumer: Any) -> list[Any]:
         """What is there, at most `batch_messages`; waits only for the first."""
         first = consumer.poll(POLL_S)
+        self._partitions.set(len(consumer.assignment()))
         if first is None:
             return []
         more: list[Any] = (
@@ -225,12 +226,10 @@ class KafkaSource:
         return message.value() is not None  # a tombstone deletes a key; it says nothing
 
     def _on_assign(self, consumer: Any, partitions: Sequence[Any]) -> None:
-        self._partitions.set(len(partitions))
         log.info("%s: reads %s", self.name, _named(partitions) or "no partition: others of the group have them all")
 
     def _on_revoke(self, consumer: Any, partitions: Sequence[Any]) -> None:
         """librdkafka commits what is stored for them before they go."""
-        self._partitions.set(0)
         log.info("%s: gives back %s", self.name, _named(partitions))
 
     def _on_error(self, error: Any) -> None:

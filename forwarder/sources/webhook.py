@@ -196,6 +196,9 @@ class WebhookSource:
             self.complain(head.peer, "auth", "refused: no token or password, or not the right one")
             challenge = {"WWW-Authenticate": self._access.challenge}
             return Answer(status=401, body=b"a token or password is needed\n", headers=challenge, close=True)
+        if self._settings.cluster_from_certificate and not listen.certificate_identity(head.certificate).common_name:
+            self.complain(head.peer, "auth", "refused: its certificate has no common name to take the cluster from")
+            return Answer(status=403, body=b"the certificate has no common name\n", close=True)
         encoding = head.headers.get("content-encoding", "identity").lower()
         if encoding not in ("identity", "gzip", "x-gzip", ""):
             return Answer(status=415, body=b"Content-Encoding must be gzip or identity\n", close=True)

@@ -7,6 +7,8 @@ import pytest
 from forwarder.cli.configuration import from_environment
 from forwarder.cli.environment import receive_document
 from forwarder.errors import ConfigError
+from forwarder.pipeline import Pipeline
+from forwarder.telemetry import Telemetry
 
 HUB = "Endpoint=sb://shop.servicebus.windows.net/;SharedAccessKeyName=listen;SharedAccessKey=c2VjcmV0"
 AKS = {"EHUBNAMESPACECONNECTIONSTRING": HUB, "EVENTHUBNAME": "audit", "WEBSINKURL": "http://falco:9765/k8s-audit"}
@@ -37,6 +39,15 @@ def test_aks_audit_log_go_moves_with_its_environment() -> None:
     assert "auto_offset_reset" in notices
     assert "FORWARDER_TELEMETRY_LISTEN=:9000" in notices
     assert "c2VjcmV0" not in notices
+
+
+def test_its_environment_makes_a_receiver(tmp_path: Any) -> None:
+    """Every setting is one that source and sink know; without rules there is nothing to detect, and that is no error."""
+    document, _ = receive_document({"HOME": "/root", "FORWARDER_DATA_DIR": str(tmp_path)} | AKS)
+    loaded = from_environment(document)
+    pipeline = Pipeline(loaded, Telemetry())
+    assert set(pipeline.sources) == {"kafka"}
+    assert (pipeline.sinks, len(pipeline.detector.ruleset.rules)) == ({}, 0)
 
 
 def test_all_of_its_names() -> None:

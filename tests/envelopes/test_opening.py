@@ -85,6 +85,13 @@ def test_an_envelope_in_a_record_of_a_shipper():
     assert [found.line for found in open_message(dumps([inner]), max_bytes=1).lines] == [LINE]
 
 
+def test_what_is_no_event_in_a_list_is_a_line_of_its_own():
+    """Detection makes a dead letter of it; its neighbours count."""
+    listing = dumps({"kind": "EventList", "items": [IN_A_LIST, 42, "x", None, IN_A_LIST]})
+    found = [found.line for found in open_message(listing, max_bytes=1).lines]
+    assert found == [LINE, b"42", b'"x"', b"null", LINE]
+
+
 @pytest.mark.parametrize("data", [b"this is no audit event", b'{"some":"object"}', b"42", b'{"kind":"Event"'])
 def test_what_is_nothing_known_is_one_line(data):
     """Detection says what is wrong with it, and keeps it."""

@@ -115,6 +115,13 @@ def test_what_is_refused_before_its_body_is_read(request_head, status):
     assert answer is None or answer.close
 
 
+def test_a_certificate_that_names_no_cluster_is_refused():
+    """Where the cluster is to be taken from it."""
+    source = source_with(tls=MUTUAL_TLS, cluster_from_certificate=True)
+    assert source.refuse(head(certificate={"subject": ()})).status == 403
+    assert source.refuse(head(certificate={"subject": ((("commonName", "prod"),),)})) is None
+
+
 # --- bodies ----------------------------------------------------------------------------------------------------------------
 
 

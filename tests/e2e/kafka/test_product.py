@@ -135,3 +135,52 @@ def test_aks_records_through_a_topic_named_by_the_environment(product, sample, s
     settled_exactly(product, sample)
     assert 'forwarder_records_skipped_total{reason="other_category",source="kafka"} 40.0' in product.metrics()
     assert {event["cluster"] for event in product.get("/api/v1/events?limit=5")} == {"shop-aks"}
+
+
+def test_friction_and_audit_events_go_to_topics(product, sample, shared_broker, topic):
+    """`when_down: block`: what is acknowledged is in the topic, through a kill; the friction topic holds each event by its id."""
+    audit, friction = shared_broker.topic(topic, partitions=3), shared_broker.topic(f"{topic}-friction", partitions=3)
+    product.configure(
+        sinks={
+            "archive": {
+                "type": "kafka",
+                "stream": "audit",
+                "when_down": "block",
+                "brokers": [shared_broker.address],
+                "topic": audit,
+            },
+            "events": {"type": "kafka", "brokers": [shared_broker.address], "topic": friction},
+        }
+    )
+    product.receiver.start()
+    product.wait_receiver()
+    product.fluent_bit().start()
+    lines = list(sample.lines(4000))
+    product.append(lines[:2000])
+    time.sleep(1)
+    product.receiver.kill()
+    product.append(lines[2000:])
+    product.receiver.start()
+    expected = expected_rows(sample)
+    wait_until(
+        lambda: (
+            product.outbox.exists()
+            and sum(sink.waiting for sink in product.ledger().sinks) == 0
+            and product.ledger().new >= len(expected)
+        ),
+        "an empty outbox",
+    )
+    names = {(event["auditID"], event["stage"], event["requestReceivedTimestamp"]) for event in map(json.loads, lines)}
+
+    def archived():
+        events = [json.loads(message.value()) for message in shared_broker.consume(audit, len(names))]
+        return {(event["auditID"], event["stage"], event["requestReceivedTimestamp"]) for event in events}
+
+    wait_until(lambda: archived() == names, "every audit event in the topic")
+    told = {}
+    for message in shared_broker.consume(friction, len(expected)):
+        event = json.loads(message.value())
+        assert message.key().decode() == event["entity_ref"]
+        told[event["id"]] = max(told.get(event["id"], 0), event["revision"])
+    assert len(told) == len(expected)
+    assert sorted(told.values()) == sorted(row[-1] for row in expected)

@@ -210,3 +210,33 @@ async def test_latency_is_not_the_poll(shared_broker, topic):
         await asyncio.to_thread(shared_broker.produce, topic, messages(1, 1))
         await until(lambda: len(submit.ids) == 2)
     assert time.monotonic() - began < 1.0
+
+
+async def test_the_end_does_not_wait_for_a_broker_that_is_away(own_broker, topic):
+    """A shutdown has ten seconds in all."""
+    own_broker.topic(topic)
+    own_broker.produce(topic, messages(5))
+    submit = Submit()
+    async with running(source_of(own_broker, topic), submit):
+        await until(lambda: len(submit.ids) == 5)
+        own_broker.kill()
+        await asyncio.sleep(1)
+        began = time.monotonic()
+    assert time.monotonic() - began < 8
+
+
+async def test_a_cooperative_group(shared_broker, topic):
+    """Partitions move one by one; the others are read on meanwhile."""
+    shared_broker.topic(topic, partitions=4)
+    one, two = Submit(), Submit()
+    options = {"session.timeout.ms": 6000, "partition.assignment.strategy": "cooperative-sticky"}
+    first = source_of(shared_broker, topic, options=options)
+    async with running(first, one):
+        shared_broker.produce(topic, messages(200))
+        await until(lambda: len(one.ids) == 200)
+        async with running(source_of(shared_broker, topic, options=options), two):
+            await until(lambda: first.telemetry.value("forwarder_kafka_partitions") == 2)
+            await asyncio.to_thread(shared_broker.produce, topic, messages(400, 200))
+            await until(lambda: len({*one.ids, *two.ids}) == 600)
+            assert two.ids
+    assert shared_broker.committed(topic, partitions=4) == 600
