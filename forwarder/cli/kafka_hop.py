@@ -10,6 +10,7 @@ from forwarder.wire.kafka import client_config, error_words, event_hub, library,
 if TYPE_CHECKING:
     from forwarder.registry import Loaded
 
+TOKEN_S = 2.0
 DEADLINE_S = 8.0  # TLS and SASL with a cloud take a second or two
 EVENT_HUBS = (
     "is the string right, does its rule have Listen (Send for a sink), and is the namespace of the Standard tier or above? "
@@ -38,6 +39,8 @@ def _reached(title: str, settings: Any, where: str) -> Hop:
         module = library(where)
     except ConfigError as error:
         return Hop(title, good=False, text=str(error), advice="correct it")
+    if settings.sasl and settings.sasl.oauth:
+        client.poll(TOKEN_S)  # the token is fetched by whoever polls
     try:
         topics = client.list_topics(timeout=DEADLINE_S).topics
     except module.KafkaException as error:

@@ -117,7 +117,7 @@ class KafkaSource:
                     continue
                 messages = early or await self._call(lambda: self._take(consumer))
                 early = []
-                share.resize(sum(len(message) for message in messages))
+                share.resize(2 * sum(len(message) for message in messages))  # the lines in them are copies
                 good = [message for message in messages if self._is_good(message)]
                 accepted, early = await self._hand_over(consumer, good, submit, stopping)
                 share.resize(0)

@@ -232,6 +232,7 @@ class HttpConnection(asyncio.Protocol):
 
     async def _answer(self, head: Head, body: Body) -> None:
         self._taking = True
+        self._hold(2 * len(body.data))  # the lines in it are copies
         try:
             answer = await self._door.take(head, body)
         except Exception:
