@@ -77,6 +77,7 @@ class KafkaSink:
         self._topic = _topic(settings, self._where)
         self._config = _producer_config(settings, self._where)
         self._producer: Any = None
+        self._heard = ""  # what librdkafka said last about a broker
         library(self._where)
 
     def deliver(self, events: Sequence[FrictionEvent] | Sequence[OutgoingEvent]) -> Sequence[Outcome]:
@@ -84,9 +85,10 @@ class KafkaSink:
         outcomes: list[Outcome | None] = [None] * len(events)
         try:
             if self._producer is None:
-                self._producer = make_client("Producer", self._config, self._where, log)
+                self._producer = make_client("Producer", self._config | {"error_cb": self._on_error}, self._where, log)
         except ConfigError as error:
             return [Later(DENIED_S, str(error))] * len(events)
+        self._heard = ""
         until = time.monotonic() + self._settings.timeout_s
         given: Sequence[FrictionEvent | OutgoingEvent] = events
         for position, event in enumerate(given):
@@ -117,7 +119,13 @@ class KafkaSink:
             return self._outcome(error.args[0])
         return outcomes[position]
 
+    def _on_error(self, error: Any) -> None:
+        if error.name() != "_ALL_BROKERS_DOWN":
+            self._heard = error_words(error)
+
     def _outcome(self, error: Any) -> Outcome:
+        if error.name() == "_MSG_TIMED_OUT" and self._heard:
+            return Later(RETRY_S, self._heard)  # why it timed out
         if error.fatal():  # an idempotent producer that lost count cannot go on; a new one can
             self._forget()
             return Later(RETRY_S, error_words(error))

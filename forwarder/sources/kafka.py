@@ -236,6 +236,8 @@ class KafkaSource:
         """Trouble with brokers; librdkafka goes on trying, unless it says that it is fatal."""
         if error.fatal():
             self._fatal = error_words(error)
+        if error.name() == "_ALL_BROKERS_DOWN":
+            return  # said of each of them already
         self._complain(error.name(), error_words(error))
 
     def _complain(self, kind: str, text: str) -> None:

@@ -27,6 +27,11 @@ _OURS: Final = frozenset(
         "security.protocol", "sasl.password", "sasl.oauthbearer.client.secret", "enable.idempotence", "acks",
     )
 )  # fmt: skip
+QUIET: Final = {
+    "log_level": 2,  # librdkafka would log each try to connect, twenty a second; its error callback tells the same
+    "reconnect.backoff.ms": 250,
+}
+_AFTER = re.compile(r" \(after [0-9]+ms in state [A-Z0-9_]+.*\)$")  # else every try would read as another trouble
 _ENDPOINT = re.compile(r"sb://([A-Za-z0-9.-]+)/?")
 
 
@@ -113,7 +118,7 @@ def client_config(settings: Connection, where: str) -> dict[str, Any]:
     for name in settings.options:
         if name in _OURS:
             raise ConfigError(f"`{name}` is not to be set here", where=f"{where}.options")
-    config: dict[str, Any] = {"client.id": "friction-forwarder", **settings.options}
+    config: dict[str, Any] = QUIET | {"client.id": "friction-forwarder"} | settings.options
     if settings.connection_string:
         for name in ("brokers", "tls", "sasl"):
             if getattr(settings, name):
@@ -168,7 +173,7 @@ def _words(error: Exception) -> str:
 
 def error_words(error: Any) -> str:
     """A KafkaError as an operator may read it: `_TRANSPORT: 127.0.0.1:9092/1: Connection refused`."""
-    text = "".join(char if char.isprintable() else " " for char in str(error.str()))[:300]
+    text = "".join(char if char.isprintable() else " " for char in _AFTER.sub("", str(error.str())))[:300]
     return f"{error.name()}: {text}"
 
 

@@ -97,6 +97,20 @@ def test_what_a_message_met_is_its_events_outcome(sink_with: Any, event: Any, er
     assert getattr(second, "delay_s", 0) == getattr(outcome, "delay_s", 0)
 
 
+def test_a_message_that_timed_out_says_why(sink_with: Any, event: Any) -> None:
+    """What librdkafka heard of the brokers meanwhile."""
+    sink, producer = sink_with(KafkaError(KafkaError._MSG_TIMED_OUT))
+    flush = producer.flush
+
+    def hear(timeout: float) -> int:
+        sink._on_error(KafkaError(KafkaError._TRANSPORT, "b:1: Connection refused"))
+        sink._on_error(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
+        return flush(timeout)
+
+    producer.flush = hear
+    assert sink.deliver([event(1)]) == [Later(RETRY_S, "_TRANSPORT: b:1: Connection refused")]
+
+
 @pytest.mark.parametrize("error", [NO_REPORT, KafkaError(KafkaError._FATAL, fatal=True)], ids=["no report", "fatal"])
 def test_a_producer_that_cannot_go_on_is_replaced(sink_with: Any, event: Any, error: Any) -> None:
     """With nothing left in the old one: the events are offered again."""

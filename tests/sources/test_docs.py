@@ -14,6 +14,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ("webhook.md", "kafka.md", "file.md", "eks-gke.md")
 HUB = "Endpoint=sb://shop.servicebus.windows.net/;SharedAccessKeyName=listen;SharedAccessKey=c2VjcmV0;EntityPath=audit"
 ENVIRONMENT = {"WEBHOOK_TOKEN": "t", "HEALERT_API_KEY": "k", "EVENT_HUB": HUB, "KAFKA_PASSWORD": "p"}
+ENVIRONMENT |= {"AZURE_CLIENT_ID": "i", "AZURE_CLIENT_SECRET": "s"}
 
 
 def examples() -> list[tuple[str, str]]:

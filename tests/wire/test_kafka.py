@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+from confluent_kafka import KafkaError
 
 from forwarder.errors import ConfigError
 from forwarder.settings import convert, parse_document
@@ -14,6 +15,7 @@ from forwarder.wire.kafka import (
     KafkaSettings,
     KafkaTls,
     client_config,
+    error_words,
     event_hub,
     make_client,
 )
@@ -65,6 +67,15 @@ def test_settings_that_do_not_go_together(settings, words):
         client_config(KafkaSettings(**settings), "sources.kafka")
     assert words in str(caught.value)
     assert "c2VjcmV0" not in str(caught.value)
+
+
+def test_the_same_trouble_reads_the_same():
+    """However long the try took."""
+    texts = {
+        error_words(KafkaError(KafkaError._TRANSPORT, f"b:1: refused (after {ms}ms in state CONNECT)"))
+        for ms in (0, 17)
+    }
+    assert texts == {"_TRANSPORT: b:1: refused"}
 
 
 def test_a_connection_string():
