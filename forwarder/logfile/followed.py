@@ -73,6 +73,10 @@ class File:
             done=self.done,
         )
 
+    def rest(self) -> None:
+        """Forget what was inflated, about a megabyte, until its turn comes; the file stays open."""
+        self.unzipped = None
+
     def close(self) -> None:
         """Let go of it; the position stays."""
         if self.descriptor is not None:

@@ -208,15 +208,16 @@ class Rotation:
             if not file.done and self._stalled(file):
                 file.size = UNKNOWN_SIZE  # one more try, to see that nothing more comes
             return True
+        being_read = file.unzipped is not None
         if not self.hold(file, item.name):
             return True
         known = file.read_head(file.head.length) == file.head
         file.disk_size, file.mtime_ns, file.changed_at = item.size, item.mtime_ns, now
+        file.size = file.offset if file.done else UNKNOWN_SIZE
         if file.done:
-            file.size = file.offset
             file.close()
-        else:
-            file.size = UNKNOWN_SIZE
+        elif not being_read:
+            file.rest()
         return known
 
     def _observe_unlisted(self, file: File, now: float) -> bool:
@@ -269,6 +270,7 @@ class Rotation:
             pass  # its history is wanted
         elif self._first and not self._from_start:
             file.offset, file.skipping = _end_of(file.descriptor, item.size)
+        file.rest()
         self._files[item.key] = file
 
     def _wake_copies(self, left_behind: list[File]) -> None:

@@ -22,6 +22,8 @@ def test_bytes_and_head_are_those_of_the_content(tmp_path, name):
     assert file.pread(20, 1000) == DATA[1000:1020]
     assert file.read_head() == head_of(DATA[:1024])
     assert file.read_head(10) == head_of(DATA[:10])
+    file.rest()
+    assert file.pread(20, 1000) == DATA[1000:1020]
     file.close()
     assert file.descriptor is None
 
