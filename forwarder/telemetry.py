@@ -53,6 +53,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("forwarder_connections", "gauge", "Open connections, by source.", ("source",)),
     Metric("forwarder_connections_closed", "counter", "Closed connections, by source and cause.", ("source", "cause")),
     Metric("forwarder_source_bytes", "counter", "Bytes received.", ("source",)),
+    Metric("forwarder_http_requests", "counter", "Requests answered, by source and status.", ("source", "status")),
+    Metric("forwarder_records_skipped", "counter", "Records of envelopes that are no audit events.", ("source", "reason")),
     Metric("forwarder_screen_fallback", "counter", "Lines that needed the full decode because they are not canonical."),
     Metric("forwarder_file_lag_bytes", "gauge", "Bytes of the audit log not yet read.", ("source",)),
     Metric("forwarder_file_left_out_bytes", "counter", "Bytes passed over: the rest of lines above the limit.", ("source",)),
@@ -60,6 +62,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("forwarder_feed_sent", "counter", "Messages written to clients of the live feed.", ("stream",)),
     Metric("forwarder_feed_dropped", "counter", "Events that clients of the live feed were too slow for, each client counted.",
            ("stream",)),
+    Metric("forwarder_kafka_partitions", "gauge", "Partitions that this member of the group reads.", ("source",)),
+    Metric("forwarder_kafka_lag_messages", "gauge", "Messages not yet read, in the partitions last read from.", ("source",)),
     Metric("forwarder_last_received_seconds", "gauge", "Unix time of the last accepted batch.", ("source",)),
     Metric("forwarder_info", "gauge", "Always 1; the version is in the label.", ("version",)),
 )  # fmt: skip
