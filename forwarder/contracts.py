@@ -16,6 +16,15 @@ from forwarder.events.outgoing import OutgoingEvent
 Screen = Callable[[bytes | bytearray | memoryview, int, int], bool]
 """`screen(buffer, start, end)`: can any rule match the audit line at buffer[start:end]? Never copies; never says no wrongly."""
 
+def candidates(screen: Screen, buffer: bytes | bytearray, spans: Sequence[tuple[int, int]]) -> Sequence[int]:
+    """The positions in `spans` of the lines that `screen` lets pass; a screen that can look at many at once is asked once."""
+    at_once = getattr(screen, "candidates", None)
+    if at_once is not None:
+        found: Sequence[int] = at_once(buffer, spans)
+        return found
+    return [position for position, (start, end) in enumerate(spans) if screen(buffer, start, end)]
+
+
 Submit = Callable[["Batch"], Awaitable[None]]
 """`await submit(batch)` returns when the batch is durable; raises Overloaded or ShuttingDown, and then nothing was kept."""
 
