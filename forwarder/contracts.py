@@ -16,6 +16,7 @@ from forwarder.events.outgoing import OutgoingEvent
 Screen = Callable[[bytes | bytearray | memoryview, int, int], bool]
 """`screen(buffer, start, end)`: can any rule match the audit line at buffer[start:end]? Never copies; never says no wrongly."""
 
+
 def candidates(screen: Screen, buffer: bytes | bytearray, spans: Sequence[tuple[int, int]]) -> Sequence[int]:
     """The positions in `spans` of the lines that `screen` lets pass; a screen that can look at many at once is asked once."""
     at_once = getattr(screen, "candidates", None)

@@ -85,8 +85,8 @@ class Screen:
         self.everything = False  # while somebody wants the audit events themselves, every line passes
         self._index = index
         self._is_machine = is_machine
-        # By the span of a line that holds verb and user. All that is remembered, answers included, is bounded together.
-        self._silent: set[bytes] = set()  # no rule can match what they do, whatever the object
+        # By the span of a line that holds verb and user, or by the two. All that is remembered, answers included, is bounded together.
+        self._silent: set[bytes | tuple[str, str]] = set()  # no rule can match what they do, whatever the object
         self._askers: dict[bytes, _Asker] = {}
         self._room = MAX_REMEMBERED
 
@@ -108,6 +108,24 @@ class Screen:
 
     def __call__(self, buffer: Buffer, start: int, end: int) -> bool:
         return self.everything or self._judge(_WHO.match(buffer, start, end), buffer, start, end)
+
+    def request(self, stage: str, verb: str, user: str, resource: str | None, subresource: str, namespace: str) -> bool:
+        """The same for an event that came decoded and names nobody who was impersonated; the words as it has them."""
+        if self.everything:
+            return True
+        if stage == "RequestReceived":
+            return False
+        asker = (verb, user)
+        if asker in self._silent:
+            return False
+        machine = self._is_machine(user)
+        opening = self._index.opening(machine, verb)
+        if not opening.possible(Static(machine, user, verb, None, "", "")):
+            if len(verb) + len(user) <= MAX_REMEMBERED_CHARACTERS:
+                self._make_room()
+                self._silent.add(asker)
+            return False
+        return bool(opening.candidates(Static(machine, user, verb, resource, subresource, namespace)))
 
     def _judge(self, who: "re.Match[bytes] | None", buffer: Buffer, start: int, end: int) -> bool:
         if who is not None:
@@ -134,6 +152,7 @@ class Screen:
                     return answer
         self.counts.fallback += 1
         return self._decoded(bytes(buffer[start:end]))
+
     def _asker(self, key: bytes) -> _Asker | None:
         """Who it is; None where no rule can match what they do, whatever the object. Raises ValueError."""
         verb, actor = _verb_and_actor(key)

@@ -269,7 +269,9 @@ class Gatherer:
 
     def __init__(self, screen: Screen, *, log_key: str, origin: str, cluster: str, keep_raw: bool) -> None:
         self._screen = screen
+        self._ask: Callable[..., bool] | None = getattr(screen, "request", None)  # not every screen can say it
         self._log_key = log_key
+        self._decode = forward_records.decoder(log_key)
         self._origin = origin
         self._cluster = cluster
         self._keep_raw = keep_raw
@@ -306,14 +308,27 @@ class Gatherer:
         for position in candidates(screen, buffer, entries.spans):
             start, end = entries.spans[position]
             self._keep(bytes(buffer[start:end]), entries, entries.starts[position])
-        for other in entries.others:
-            try:
-                line = forward_records.to_line(buffer, other, self._log_key)
-            except MalformedEvent as malformed:
-                self._reject(malformed.reason, entries, other)
-            else:
-                if screen(line, 0, len(line)):
-                    self._keep(line, entries, other.start)
+        if entries.others:
+            with memoryview(buffer) as view:
+                for other in entries.others:
+                    if self._may_match(view, other):
+                        self._add_other(entries, other)
+
+    def _may_match(self, view: memoryview, other: Other) -> bool:
+        """Whether a record has to become a line: it is no parsed event, or one that a rule may match."""
+        if self._ask is None or self._decode is None:
+            return True
+        asked = forward_records.asked(view, other, self._decode)
+        return asked is None or self._ask(*asked)
+
+    def _add_other(self, entries: Entries, other: Other) -> None:
+        try:
+            line = forward_records.to_line(entries.buffer, other, self._log_key)
+        except MalformedEvent as malformed:
+            self._reject(malformed.reason, entries, other)
+        else:
+            if self._screen(line, 0, len(line)):
+                self._keep(line, entries, other.start)
 
     def add_unreadable(self, rest: Unreadable) -> None:
         """The rest of a blob, as one record that could not be read."""

@@ -210,7 +210,9 @@ def test_sorting_the_rules_leaves_the_answer_to_their_conditions(machine: bool) 
 
 def test_names_that_nobody_has_heard_of_are_not_kept() -> None:
     """An attacker who makes every request a new kind cannot fill the memory."""
-    index = Index(RuleSet(rules=(rule(verb="patch"), rule("b", resource="pods")), ignore_namespaces=(), warnings=(), files=()))
+    index = Index(
+        RuleSet(rules=(rule(verb="patch"), rule("b", resource="pods")), ignore_namespaces=(), warnings=(), files=())
+    )
     before = len(index._openings)
     for number in range(100):
         index.candidates(Static(False, f"u{number}", f"verb{number}", f"r{number}", "", f"n{number}"))
