@@ -6,7 +6,7 @@ events themselves. A tap is shown both and has no say.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -189,6 +189,17 @@ class Source(Protocol):
 
     async def run(self, submit: Submit, stopping: "Stopping", started: Callable[[], None]) -> None:
         """Raises ConfigError when the door cannot be opened (port in use, file unreadable, bad certificate)."""
+
+
+@runtime_checkable
+class HasWorkers(Protocol):
+    """What a source has besides, whose lines are screened in processes of their own: they must be told by which rules."""
+
+    def set_rules(self, ruleset: Any, own_namespace: str, robots: list[str]) -> None:
+        """A detection.rules.RuleSet, and what Detector wants beside it."""
+
+    def set_everything(self, wanted: bool) -> None:
+        """Whether every line is wanted, as somebody wants the audit events themselves."""
 
 
 class Stopping(Protocol):

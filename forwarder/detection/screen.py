@@ -39,11 +39,19 @@ _WHO = re.compile(
     rb'(?:,"uid":"[^"]*+")?(?:,"groups":\[[^\]]*+\])?(?:,"extra":\{[^}]*+\})?\},"sourceIPs":\['
 )
 _REQUEST_RECEIVED = re.compile(_HEAD + b'RequestReceived"')
+# From the user's closing quote on all is read as it must be, strings with their escapes: where the full decode would find
+# the line broken, it reads the object from the URI instead. What is captured is free of escapes.
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_STRINGS = rb"(?:" + _STRING + rb"(?:," + _STRING + rb")*+)?"
+_EXTRA = _STRING + rb":\[" + _STRINGS + rb"\]"
 _WHAT = re.compile(
-    rb'[^\]]*+\](?:,"userAgent":"[^"]*+")?'
+    rb'"(?:,"uid":' + _STRING + rb')?(?:,"groups":\[' + _STRINGS + rb"\])?"
+    rb'(?:,"extra":\{(?:' + _EXTRA + rb"(?:," + _EXTRA + rb")*+)?\})?"
+    rb'\},"sourceIPs":\[' + _STRINGS + rb'\](?:,"userAgent":' + _STRING + rb")?"
     rb',"(?:objectRef":\{"resource":"([^"\\]*+)"(?:,"namespace":"([^"\\]*+)")?'
     rb'(?:,"name":"[^"\\]*+")?(?:,"uid":"[^"\\]*+")?(?:,"apiGroup":"[^"\\]*+")?(?:,"apiVersion":"[^"\\]*+")?'
-    rb'(?:,"resourceVersion":"[^"\\]*+")?(?:,"subresource":"([^"\\]*+)")?\}'
+    rb'(?:,"resourceVersion":"[^"\\]*+")?(?:,"subresource":"([^"\\]*+)")?'
+    rb'\},"(?:responseStatus|requestObject|responseObject|requestReceivedTimestamp)":'
     rb'|responseStatus":\{|requestReceivedTimestamp":")'
 )
 _OBJECT_REF = re.compile(rb'"objectRef"')
@@ -85,7 +93,7 @@ class Screen:
         self.everything = False  # while somebody wants the audit events themselves, every line passes
         self._index = index
         self._is_machine = is_machine
-        # By the span of a line that holds verb and user, or by the two. All that is remembered, answers included, is bounded together.
+        # By the span of a line that holds verb and user, or by the two. All that is remembered is bounded together.
         self._silent: set[bytes | tuple[str, str]] = set()  # no rule can match what they do, whatever the object
         self._askers: dict[bytes, _Asker] = {}
         self._room = MAX_REMEMBERED
@@ -142,7 +150,7 @@ class Screen:
                     return False
             if _REQUEST_RECEIVED.match(buffer, start, end) is not None:
                 return False
-            what = _WHAT.match(buffer, who.end(), end)
+            what = _WHAT.match(buffer, who.end(1), end)
             if what is not None:
                 asked = what.group(1, 2, 3)
                 answer = asker.answers.get(asked)

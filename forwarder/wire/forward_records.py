@@ -74,7 +74,10 @@ def decoder(log_key: str) -> Decoder | None:
         return msgspec.msgpack.Decoder(_Head).decode
     if log_key in {field.encode_name for field in msgspec.structs.fields(_Head)}:
         return None
-    own = msgspec.defstruct("_OwnHead", [], bases=(_Head,), rename={"own_key": log_key}, gc=False)
+    own_key = msgspec.field(default=msgspec.UNSET, name=log_key)
+    own = msgspec.defstruct(
+        "_OwnHead", [("own_key", msgspec.Raw | msgspec.UnsetType, own_key)], bases=(_Head,), gc=False
+    )
     return cast("Decoder", msgspec.msgpack.Decoder(own).decode)
 
 
