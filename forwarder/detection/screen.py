@@ -24,7 +24,7 @@ import msgspec
 from forwarder.detection.actors import resolve
 from forwarder.detection.matcher import Index, Opening, Static, static_of
 from forwarder.errors import MalformedEvent
-from forwarder.events.audit import decode
+from forwarder.events.audit import asked, decode
 
 MAX_REMEMBERED = 65_536  # about 20 MB in an honest cluster; when full all is forgotten, which costs a look-up each
 MAX_REMEMBERED_CHARACTERS = 512  # of one key. No real name is longer; a request line may name a namespace of 1 MiB
@@ -152,14 +152,16 @@ class Screen:
                 return False
             what = _WHAT.match(buffer, who.end(1), end)
             if what is not None:
-                asked = what.group(1, 2, 3)
-                answer = asker.answers.get(asked)
+                wanted = what.group(1, 2, 3)
+                answer = asker.answers.get(wanted)
                 if answer is None:
-                    answer = self._ask(asker, asked)
-                if asked[0] is not None or _about_no_object(buffer, start, what.end(), end):
+                    answer = self._ask(asker, wanted)
+                if wanted[0] is not None or _about_no_object(buffer, start, what.end(), end):
                     return answer
         self.counts.fallback += 1
-        return self._decoded(bytes(buffer[start:end]))
+        with memoryview(buffer) as whole, whole[start:end] as line:
+            told = asked(line)
+            return self.request(*told) if told is not None else self._decoded(bytes(line))
 
     def _asker(self, key: bytes) -> _Asker | None:
         """Who it is; None where no rule can match what they do, whatever the object. Raises ValueError."""
@@ -176,9 +178,9 @@ class Screen:
                 self._askers[key] = asker
         return asker
 
-    def _ask(self, asker: _Asker, asked: _Asked) -> bool:
+    def _ask(self, asker: _Asker, wanted: _Asked) -> bool:
         """Ask the rules about one kind of request, and remember what they say."""
-        resource, namespace, subresource = asked[0], asked[1] or b"", asked[2] or b""
+        resource, namespace, subresource = wanted[0], wanted[1] or b"", wanted[2] or b""
         try:
             named = None if resource is None else resource.decode()
             static = Static(asker.machine, asker.actor, asker.verb, named, subresource.decode(), namespace.decode())
@@ -187,7 +189,7 @@ class Screen:
         answer = bool(asker.opening.candidates(static))
         if len(resource or b"") + len(namespace) + len(subresource) <= MAX_REMEMBERED_CHARACTERS:
             self._make_room()
-            asker.answers[asked] = answer
+            asker.answers[wanted] = answer
         return answer
 
     def _make_room(self) -> None:
