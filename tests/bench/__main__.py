@@ -158,6 +158,7 @@ def main() -> None:
     load = float(Path("/proc/loadavg").read_text().split()[0])
     with tempfile.TemporaryDirectory() as folder:
         figures, mean_bytes = measure(cases, options.lines, options.repeat, Path(folder), console.print)
+        others = other_doors(options.other_lines, Path(folder) / "doors") if options.other_lines else []
         agent = (
             with_fluent_bit(options.agent_lines, options.agent_repeat, Path(folder)) if options.agent_lines else None
         )
