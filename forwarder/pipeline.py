@@ -26,7 +26,7 @@ import msgspec
 
 from forwarder import __version__
 from forwarder.alerts.audit import as_event
-from forwarder.contracts import Batch, DeadLetter, Line, Source, Stopping, Submit, Tap
+from forwarder.contracts import Batch, DeadLetter, HasWorkers, Line, Source, Stopping, Submit, Tap
 from forwarder.delivery import Delivery, Stream, Turns
 from forwarder.detection.detector import Detector, Malformed
 from forwarder.detection.loader import load_rules
@@ -92,6 +92,8 @@ class Pipeline:
         self.sources: dict[str, Source] = {
             name: build_source(name, loaded, self.detector.screen, telemetry, budget) for name in loaded.sources
         }
+        self._workers = [source for source in self.sources.values() if isinstance(source, HasWorkers)]
+        self._tell_workers()
         self.outbox = Outbox(
             loaded.outbox_path,
             [outbox_entry(sink, loaded) for sink in self.sinks.values()],
@@ -339,6 +341,8 @@ class Pipeline:
         """Whether every line has to be decoded; a tap whose `wants_audit` changed has this called, in the event loop."""
         passed_on = bool(self.streams) or bool(self._told)
         self.detector.screen.everything = passed_on or any(tap.wants_audit for tap in self._taps)
+        for source in self._workers:
+            source.set_everything(self.detector.screen.everything)
 
     def _stream(self, name: str) -> Stream:
         _, settings = self.loaded.sinks[name]
@@ -371,12 +375,19 @@ class Pipeline:
         screen.adopt(detector.screen)
         detector.screen = screen
         self.detector = detector
+        self._tell_workers()
         for warning in detector.ruleset.warnings:
             log.warning("%s", warning)
         self.telemetry["forwarder_rules_reloads"].labels("loaded").inc()
         self.telemetry["forwarder_rules_loaded"].set(len(detector.ruleset.rules))
         log.info("rules loaded again: %d in force", len(detector.ruleset.rules))
         return True
+
+    def _tell_workers(self) -> None:
+        """Processes of sources screen by rules of their own."""
+        settings = self.loaded.config.detection
+        for source in self._workers:
+            source.set_rules(self.detector.ruleset, settings.own_namespace, settings.robots)
 
     def _rules(self) -> RuleSet:
         """Raises ConfigError. No rules at all are for a receiver that only passes audit events on."""
