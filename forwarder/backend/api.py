@@ -39,9 +39,10 @@ from forwarder.backend.intake import (
     read_event,
     valid_entity_ref,
 )
-from forwarder.backend.scoring import DAY_US, EntityScore, friction_score, rank
+from forwarder.backend.scoring import DAY_US
 from forwarder.backend.settings import BackendSettings
 from forwarder.backend.store import Store, StoredEvent
+from forwarder.backend.store.scores import EntityScore, ScoreFilter
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ def create_app(store: Store, settings: BackendSettings, clock: Clock = time.time
     def now_us() -> int:
         return int(clock() * 1_000_000)
 
+    store.settings.start_with(settings.chosen, now_us())
+
     @app.get("/health", response_class=Response)
     def health() -> Response:
         auth = "enabled" if settings.api_key else "disabled (set HEALERT_API_KEY)"
@@ -102,8 +105,7 @@ def create_app(store: Store, settings: BackendSettings, clock: Clock = time.time
         if not valid_entity_ref(entity_ref):
             raise HTTPException(400, "not an entity reference; write kind:namespace/name")
         now = now_us()
-        samples = store.samples(settings.scoring.since_us(now), entity_ref)
-        score = friction_score(samples, settings.scoring, now)
+        score = store.scores.friction(entity_ref, now)
         recent = store.latest(MAX_LISTED_EVENTS, entity_ref=entity_ref, since_us=now - settings.retention_days * DAY_US)
         return _json(
             {
@@ -123,7 +125,7 @@ def create_app(store: Store, settings: BackendSettings, clock: Clock = time.time
 
     @app.get("/api/v1/entities", response_class=Response)
     def entities(limit: Limit = 100) -> Response:
-        return _json([_entity(entity) for entity in ranked()[:limit]])
+        return _json([_entity(entity) for entity in store.scores.page(ScoreFilter(), now_us(), limit=limit).entities])
 
     @app.get("/api/v1/events", dependencies=with_key, response_class=Response)
     def full_events(limit: Limit = 100, include_tests: bool = False) -> Response:
@@ -131,20 +133,16 @@ def create_app(store: Store, settings: BackendSettings, clock: Clock = time.time
 
     @app.get("/", response_class=HTMLResponse)
     def home(request: Request) -> HTMLResponse:
-        found = ranked()
+        page = store.scores.page(ScoreFilter(), now_us(), limit=HOME_ENTITIES)
         return HTMLResponse(
             pages.home(
-                found[:HOME_ENTITIES],
-                len(found),
+                page.entities,
+                page.total,
                 request.headers.get("host", ""),
                 window_days=settings.score_retention_days,
                 needs_key=bool(settings.api_key),
             )
         )
-
-    def ranked() -> list[EntityScore]:
-        now = now_us()
-        return rank(store.samples(settings.scoring.since_us(now)), settings.scoring, now)
 
     return app
 

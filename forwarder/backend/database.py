@@ -7,6 +7,7 @@ ConfigError that names it without its password.
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -29,6 +31,8 @@ BUSY_TIMEOUT_S = 10.0  # another process (a backup, a second backend) may hold t
 POOL_CONNECTIONS = 8  # readers beside one writer; more only adds page caches
 WAL_LIMIT_BYTES = 64 << 20  # a large purge or backlog must not leave its log on disk for ever
 MIGRATION_LOCK = 0x66726963  # PostgreSQL advisory lock: two backends that start together migrate one after the other
+
+WRITE_LOCK = MIGRATION_LOCK + 1  # PostgreSQL: writers come one by one, as in SQLite, so that sums cannot deadlock
 
 WRITES = "forwarder_writes"
 
@@ -58,6 +62,59 @@ def open_database(database: str) -> sa.Engine:
         engine.dispose()
         raise ConfigError(str(error), where=name) from None
     return engine
+
+
+class Database:
+    """One database and this process's turn at writing to it."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        self.sqlite = engine.dialect.name == "sqlite"
+        self.closed = False
+        # SQLite has one writer anyway, and waiting here is fairer than its busy polling.
+        self._turn = threading.Lock()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """One moment of the database, whatever is written meanwhile."""
+        options = {} if self.sqlite else {"isolation_level": "REPEATABLE READ"}
+        with self.engine.connect().execution_options(**options) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """One transaction, alone in the database; kept when the block ends, forgotten when it raises."""
+        with self._turn, writing(self.engine) as connection:
+            if not self.sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITE_LOCK)))
+            yield connection
+
+    def close(self) -> None:
+        """Wait for the write that is under way, then release the connections."""
+        with self._turn:
+            self.closed = True
+            self.engine.dispose()
+
+
+def insert(connection: sa.Connection, table: sa.Table) -> Any:
+    """INSERT with `on_conflict_…`, in the dialect at hand."""
+    return (sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert)(table)
+
+
+def upsert(connection: sa.Connection, table: sa.Table) -> Any:
+    """INSERT that adds to a row that is there: numbers are added, a `last_us` moves forward only."""
+    statement = insert(connection, table)
+    new = statement.excluded
+    return statement.on_conflict_do_update(
+        index_elements=list(table.primary_key.columns),
+        set_={
+            column.name: sa.case((column < new[column.name], new[column.name]), else_=column)
+            if column.name == "last_us"
+            else column + new[column.name]
+            for column in table.columns
+            if not column.primary_key
+        },
+    )
 
 
 @contextlib.contextmanager

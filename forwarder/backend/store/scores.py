@@ -1,0 +1,429 @@
+"""Reading scores: the list of services, one service with its explanation, and how its score went.
+
+All of it is exact at the moment that is asked for: days and hours inside the window come from the buckets, the hour
+that the window's edge cuts from the events themselves.
+"""
+
+import sys
+from typing import Any, Literal
+
+import msgspec
+import sqlalchemy as sa
+
+from forwarder.backend.database import Database
+from forwarder.backend.schema import events, names, pairs, score_days, scores, tallies
+from forwarder.backend.scoring import BANDS, Band, FrictionScore, Scoring, band, friction_score, most
+from forwarder.backend.store.events import day_name
+from forwarder.backend.store.names import find, texts
+from forwarder.backend.store.rolling import Totals, of_events, weight_column
+from forwarder.backend.store.settings import ScoreSettings
+from forwarder.backend.store.state import State, read_state
+from forwarder.backend.store.views import ALL, DAY_US, HOUR_US, NameKind, Relation, View
+
+TREND_DAYS = 14
+MAX_LISTED_ENTITIES = 1000
+
+Sort = Literal["score", "events", "latest", "name"]
+
+
+class ScoreFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which services. "" and None: any. severity: a band. text: a part of the entity's reference, in any case."""
+
+    cluster: str | None = None
+    namespace: str = ""
+    team: str = ""
+    severity: Band | Literal[""] = ""
+    text: str = ""
+
+
+class EntityScore(msgspec.Struct, frozen=True, kw_only=True):
+    """One line in the list of services. points: decayed. count: events in the window. last_event_us: Unix microseconds.
+
+    top_rule: the one with most stored events. trend: events on each of the last TREND_DAYS days, today last (UTC).
+    """
+
+    entity_ref: str
+    score: int
+    severity: Band
+    points: float
+    count: int
+    top_rule: str
+    last_event_us: int
+    namespace: str = ""
+    team: str = ""
+    trend: tuple[int, ...] = ()
+
+
+class ScorePage(msgspec.Struct, frozen=True, kw_only=True):
+    """entities: those from `offset` on. total: how many fit the filter."""
+
+    entities: list[EntityScore]
+    total: int
+    offset: int
+
+
+class Contribution(msgspec.Struct, frozen=True, kw_only=True):
+    """What one rule on one day (UTC) adds: `points` are decayed, `share` is its part of the score before it is rounded."""
+
+    rule: str
+    day: str
+    count: int
+    points: float
+    share: float
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a score comes from: its contributions add up to `points`, and points / threshold · 100 is the score.
+
+    by_rule, by_day: the same, summed; the largest and the latest first. expected_count: events in the window that marks
+    take out. since_us: the window's edge.
+    """
+
+    entity_ref: str
+    score: int
+    severity: Band
+    points: float
+    count: int
+    expected_count: int
+    threshold: float
+    half_life_days: float
+    window_days: int
+    since_us: int
+    calculated_us: int
+    contributions: list[Contribution]
+    by_rule: list[Contribution]
+    by_day: list[Contribution]
+
+
+class ScorePoint(msgspec.Struct, frozen=True, kw_only=True):
+    """The score when a day ended; of today: now."""
+
+    day: str
+    score: int
+    points: float
+    count: int
+
+
+class Scores:
+    """The scores of one store. now_us: the moment at which they are told."""
+
+    def __init__(self, database: Database, settings: ScoreSettings) -> None:
+        self._database = database
+        self._settings = settings
+
+    def page(
+        self, where: ScoreFilter, now_us: int, *, offset: int = 0, limit: int = 50, sort: Sort = "score"
+    ) -> ScorePage:
+        """The services that fit, worst first."""
+        with self._database.reading() as connection:
+            state = read_state(connection)
+            scoring = self._settings.scoring(connection, state)
+            cluster = ALL if where.cluster is None else find(connection, NameKind.CLUSTER, where.cluster)
+            if cluster is None:
+                return ScorePage(entities=[], total=0, offset=offset)
+            # From the moment of `scores` to now every weight shrinks by the same factor.
+            factor = 2.0 ** ((state.frame_hour * HOUR_US - now_us) / DAY_US / state.half_life_days)
+            conditions = _conditions(where, scoring, factor)
+            of_names = where.namespace or where.team or where.text
+            counted = sa.select(sa.func.count()).select_from(scores.join(names) if of_names else scores)
+            if of_names:
+                counted = sa.select(sa.func.count()).select_from(scores.join(names, names.c.id == scores.c.entity))
+            total = connection.execute(counted.where(scores.c.cluster == cluster, *conditions)).scalar_one()
+            query = (
+                sa.select(scores, names.c.text, names.c.space, names.c.team)
+                .join_from(scores, names, names.c.id == scores.c.entity)
+                .where(scores.c.cluster == cluster, *conditions)
+                .order_by(*_ORDER[sort])
+                .offset(offset)
+                .limit(min(limit, MAX_LISTED_ENTITIES))
+            )
+            rows = connection.execute(query).all()
+            gone = correction(connection, state, now_us)
+            found = {row.entity for row in rows}
+            trends = _trends(connection, found, cluster, now_us)
+            top_rules = _top_rules(connection, found)
+        entities = []
+        for row in rows:
+            less_count, less_weight = gone.get((row.entity, cluster), (0, 0.0))
+            points = max(0.0, row.weight - less_weight) * factor
+            score = scoring.score(points)
+            entities.append(
+                EntityScore(
+                    entity_ref=row.text,
+                    score=score,
+                    severity=band(score),
+                    points=points,
+                    count=int(row[2] - less_count),
+                    top_rule=top_rules.get(row.entity, ""),
+                    last_event_us=row.last_us,
+                    namespace=row.space,
+                    team=row.team,
+                    trend=trends.get(row.entity, (0,) * TREND_DAYS),
+                )
+            )
+        return ScorePage(entities=[entity for entity in entities if entity.count > 0], total=total, offset=offset)
+
+    def bands(self, now_us: int, *, cluster: str | None = None) -> dict[Band, int]:
+        """How many services are in each band."""
+        with self._database.reading() as connection:
+            state = read_state(connection)
+            scoring = self._settings.scoring(connection, state)
+            number = ALL if cluster is None else find(connection, NameKind.CLUSTER, cluster)
+            factor = 2.0 ** ((state.frame_hour * HOUR_US - now_us) / DAY_US / state.half_life_days)
+            counts: dict[Band, int] = {}
+            for _, word in BANDS:
+                query = sa.select(sa.func.count()).where(
+                    scores.c.cluster == number, *_conditions(ScoreFilter(severity=word), scoring, factor)
+                )
+                counts[word] = connection.execute(query).scalar_one()
+        return counts
+
+    def friction(self, entity_ref: str, now_us: int) -> FrictionScore:
+        """The score in Healert's words; of an unknown service 0."""
+        with self._database.reading() as connection:
+            state = read_state(connection)
+            scoring = self._settings.scoring(connection, state)
+            parts = _breakdown(connection, entity_ref, state, now_us)
+        workflows: dict[str, int] = {}
+        for (way, _), (count, _) in parts.items():
+            workflow = way.partition("|")[2]
+            workflows[workflow] = workflows.get(workflow, 0) + count
+        points = sum(points for _, points in parts.values())
+        return friction_score(points, sum(count for count, _ in parts.values()), workflows, scoring)
+
+    def explain(self, entity_ref: str, now_us: int) -> Explanation:
+        """The score and what it is made of."""
+        with self._database.reading() as connection:
+            state = read_state(connection)
+            scoring = self._settings.scoring(connection, state)
+            parts = _breakdown(connection, entity_ref, state, now_us)
+            entity = find(connection, NameKind.ENTITY, entity_ref)
+            expected = _expected(connection, entity, scoring.since_us(now_us)) if entity else 0
+        by: dict[tuple[str, int], list[float]] = {}
+        for (way, day), (count, points) in parts.items():
+            sums = by.setdefault((way.partition("|")[0], day), [0, 0.0])
+            sums[0] += count
+            sums[1] += points
+
+        def contribution(rule: str, day: int | None, sums: list[list[float]]) -> Contribution:
+            points = sum(part[1] for part in sums)
+            return Contribution(
+                rule=rule,
+                day="" if day is None else day_name(day),
+                count=int(sum(part[0] for part in sums)),
+                points=points,
+                share=points / scoring.threshold * 100,
+            )
+
+        points = sum(part[1] for part in by.values())
+        score = scoring.score(points)
+        days = sorted({day for _, day in by}, reverse=True)
+        rules = [
+            contribution(rule, None, [part for (other, _), part in by.items() if other == rule])
+            for rule in {rule for rule, _ in by}
+        ]
+        return Explanation(
+            entity_ref=entity_ref,
+            score=score,
+            severity=band(score),
+            points=points,
+            count=int(sum(part[0] for part in by.values())),
+            expected_count=expected,
+            threshold=scoring.threshold,
+            half_life_days=scoring.half_life_days,
+            window_days=scoring.window_days,
+            since_us=scoring.since_us(now_us),
+            calculated_us=now_us,
+            contributions=[
+                contribution(rule, day, [part])
+                for (rule, day), part in sorted(by.items(), key=lambda item: (-item[0][1], item[0][0]))
+            ],
+            by_rule=sorted(rules, key=lambda part: (-part.points, part.rule)),
+            by_day=[contribution("", day, [part for (_, other), part in by.items() if other == day]) for day in days],
+        )
+
+    def history(self, entity_ref: str, now_us: int, *, days: int = 30) -> list[ScorePoint]:
+        """The score at the end of each of the last days, and now; a day before the first event is left out.
+
+        A day that was not written down when it ended (the backend was not there yet) is reckoned from what is stored.
+        """
+        today = now_us // DAY_US
+        with self._database.reading() as connection:
+            state = read_state(connection)
+            scoring = self._settings.scoring(connection, state)
+            entity = find(connection, NameKind.ENTITY, entity_ref)
+            if entity is None:
+                return []
+            known = {
+                row.day: (row.points, int(row[1]))
+                for row in connection.execute(
+                    sa.select(score_days.c.day, score_days.c["count"], score_days.c.points).where(
+                        score_days.c.entity == entity, score_days.c.day > today - days
+                    )
+                )
+            }
+            weight = weight_column(state.active)
+            rows = connection.execute(
+                sa.select(tallies.c.slot, sa.func.sum(weight), sa.func.sum(tallies.c["count"]))
+                .where(
+                    tallies.c.view == int(View.ENTITY_DAYS),
+                    tallies.c.a == entity,
+                    tallies.c.b == 0,
+                    tallies.c.slot > today - days - state.window_days,
+                )
+                .group_by(tallies.c.slot)
+            ).all()
+            parts = _breakdown(connection, entity_ref, state, now_us)
+        points: list[ScorePoint] = []
+        for day in range(today - days + 1, today):
+            found = known.get(day) or _at_end(rows, day, state)
+            if found[1] or points:
+                points.append(_point(scoring, day, *found))
+        now = (sum(part[1] for part in parts.values()), sum(part[0] for part in parts.values()))
+        return [*points, _point(scoring, today, *now)]
+
+
+def correction(connection: sa.Connection, state: State, now_us: int) -> Totals:
+    """By (entity, cluster): count and weight that `scores` holds and the window at `now_us` does not (negative: lacks)."""
+    edge_us = now_us - state.window_days * DAY_US
+    if edge_us >= state.edge_us:
+        return of_events(connection, state, state.edge_us, edge_us, state.frame_hour)
+    missing = of_events(connection, state, edge_us, state.edge_us, state.frame_hour)
+    return {key: [-count, -weight] for key, (count, weight) in missing.items()}
+
+
+_ORDER: dict[Sort, tuple[Any, ...]] = {
+    "score": (scores.c.weight.desc(), scores.c.entity.desc()),
+    "events": (scores.c["count"].desc(), scores.c.entity.desc()),
+    "latest": (scores.c.last_us.desc(), scores.c.entity.desc()),
+    "name": (names.c.text,),
+}
+
+
+def _conditions(where: ScoreFilter, scoring: Scoring, factor: float) -> list[Any]:
+    conditions: list[Any] = []
+    if where.namespace:
+        conditions += [names.c.kind == int(NameKind.ENTITY), names.c.space == where.namespace]
+    if where.team:
+        conditions += [names.c.kind == int(NameKind.ENTITY), names.c.team == where.team]
+    if where.text:
+        conditions.append(names.c.text.icontains(where.text, autoescape=True))
+    if where.severity:
+        above = 101
+        for least, word in BANDS:
+            if word == where.severity:
+                if least:
+                    conditions.append(scores.c.weight >= _weight(scoring.points_of(least), factor))
+                if above <= 100:
+                    conditions.append(scores.c.weight < _weight(scoring.points_of(above), factor))
+            above = least
+    return conditions
+
+
+def _weight(points: float, factor: float) -> float:
+    """The weight in `scores` that is worth `points` now; beyond all numbers where everything has decayed to nothing."""
+    return points / factor if factor > 1e-290 else sys.float_info.max
+
+
+def _breakdown(
+    connection: sa.Connection, entity_ref: str, state: State, now_us: int
+) -> dict[tuple[str, int], tuple[int, float]]:
+    """By (rule|workflow, day): count and decayed points of what is in the window."""
+    entity = find(connection, NameKind.ENTITY, entity_ref)
+    if entity is None:
+        return {}
+    edge_us = now_us - state.window_days * DAY_US
+    edge_hour = edge_us // HOUR_US
+    edge_day = edge_hour // 24
+    half_life_days = state.half_life_days
+    weight = weight_column(state.active)
+    found: dict[tuple[int, int], tuple[int, float]] = {}
+
+    def add(way: int, slot: int, hours: int, count: int, value: float) -> None:
+        age_days = now_us / DAY_US - slot * hours / 24
+        n, points = found.get((way, slot * hours // 24), (0, 0.0))
+        found[way, slot * hours // 24] = (n + count, points + value * 2.0 ** (-age_days / half_life_days))
+
+    sums = sa.select(tallies.c.b, tallies.c.slot, sa.func.sum(tallies.c["count"]), sa.func.sum(weight)).group_by(
+        tallies.c.b, tallies.c.slot
+    )
+    query = sums.where(tallies.c.view == int(View.ENTITY_WAY_DAYS), tallies.c.a == entity, tallies.c.slot >= edge_day)
+    on_edge = []
+    for way, day, count, value in connection.execute(query):
+        if day > edge_day:
+            add(way, day, 24, int(count), value)
+        else:
+            on_edge.append(way)
+    if on_edge:
+        query = sums.where(
+            tallies.c.view == int(View.ENTITY_WAY_HOURS),
+            tallies.c.a == entity,
+            tallies.c.b.in_(on_edge),
+            tallies.c.slot > edge_hour,
+            tallies.c.slot < (edge_day + 1) * 24,
+        )
+        for way, hour, count, value in connection.execute(query):
+            add(way, hour, 1, int(count), value)
+    ways = texts(connection, {way for way, _ in found})
+    parts = {(ways[way], day): part for (way, day), part in found.items()}
+    if on_edge:
+        cut = sa.select(events.c.type, events.c.workflow, events.c.points, events.c.occurred_us).where(
+            events.c.entity_ref == entity_ref,
+            events.c.occurred_us >= edge_us,
+            events.c.occurred_us < (edge_hour + 1) * HOUR_US,
+            events.c.test.is_(sa.false()),
+            events.c.mark == 0,
+        )
+        for rule, workflow, points, occurred_us in connection.execute(cut):
+            key = (f"{rule}|{workflow}", edge_day)
+            n, sum_of_points = parts.get(key, (0, 0.0))
+            decayed = points * 2.0 ** (-(now_us - occurred_us) / DAY_US / half_life_days)
+            parts[key] = (n + 1, sum_of_points + decayed)
+    return parts
+
+
+def _expected(connection: sa.Connection, entity: int, since_us: int) -> int:
+    query = sa.select(sa.func.sum(tallies.c["count"])).where(
+        tallies.c.view == int(View.EXPECTED_DAYS), tallies.c.a == entity, tallies.c.slot >= since_us // DAY_US
+    )
+    return int(connection.execute(query).scalar() or 0)
+
+
+def _trends(connection: sa.Connection, entities: set[int], cluster: int, now_us: int) -> dict[int, tuple[int, ...]]:
+    first = now_us // DAY_US - TREND_DAYS + 1
+    query = sa.select(tallies.c.a, tallies.c.slot, tallies.c["count"]).where(
+        tallies.c.view == int(View.ENTITY_DAYS),
+        tallies.c.a.in_(sorted(entities)),
+        tallies.c.b == 0,
+        tallies.c.slot >= first,
+    )
+    if cluster != ALL:
+        query = query.where(tallies.c.cluster == cluster)
+    found: dict[int, list[int]] = {}
+    for entity, slot, count in connection.execute(query):
+        if slot - first < TREND_DAYS:
+            found.setdefault(entity, [0] * TREND_DAYS)[slot - first] += count
+    return {entity: tuple(counts) for entity, counts in found.items()}
+
+
+def _top_rules(connection: sa.Connection, entities: set[int]) -> dict[int, str]:
+    query = sa.select(pairs.c.a, names.c.text, pairs.c["count"]).where(
+        pairs.c.relation == int(Relation.ENTITY_RULE), pairs.c.a.in_(sorted(entities)), names.c.id == pairs.c.b
+    )
+    counts: dict[int, dict[str, int]] = {}
+    for entity, rule, count in connection.execute(query):
+        counts.setdefault(entity, {})[rule] = count
+    return {entity: most(rules) for entity, rules in counts.items()}
+
+
+def _at_end(rows: Any, day: int, state: State) -> tuple[float, int]:
+    points, n = 0.0, 0
+    for slot, value, count in rows:
+        if day - state.window_days < slot <= day:
+            points += value * 2.0 ** ((slot - day - 1) / state.half_life_days)
+            n += int(count)
+    return points, n
+
+
+def _point(scoring: Scoring, day: int, points: float, count: int) -> ScorePoint:
+    return ScorePoint(day=day_name(day), score=scoring.score(points), points=points, count=count)
