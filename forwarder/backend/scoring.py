@@ -31,7 +31,8 @@ class Scoring(msgspec.Struct, frozen=True, kw_only=True):
 
     def score(self, points: float) -> int:
         """0 to 100, of decayed points."""
-        return min(100, round(points / self.threshold * 100))
+        # To nine places first: a sum made of parts may miss a half by its last bit, and must round as the whole does.
+        return min(100, round(round(points / self.threshold * 100, 9)))
 
     def points_of(self, score: int) -> float:
         """The decayed points from which on that score (of 1 to 100) is reached."""

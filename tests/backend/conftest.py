@@ -24,10 +24,22 @@ ENTITY = "component:shop/payments-api"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(str(tmp_path / "backend.db"))
-    yield store
-    store.close()
+def open_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Store]]:
+    """`open_store()`: a new, empty store; closed in the end."""
+    opened: list[Store] = []
+
+    def make() -> Store:
+        opened.append(Store.open(str(tmp_path_factory.mktemp("store") / "backend.db")))
+        return opened[-1]
+
+    yield make
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(open_store: Callable[[], Store]) -> Store:
+    return open_store()
 
 
 @pytest.fixture

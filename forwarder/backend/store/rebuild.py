@@ -1,21 +1,21 @@
 """Making buckets anew: all of them from all events, or their weights for a new half-life while the backend runs.
 
-A new half-life is worked into the weight that is not in use, hour by hour, each hour in a transaction of its own, while
-writers keep both weights. Whatever stood in that weight, a day's row stays the sum of its hours: an hour is replaced by
-its true value, and the day moves by the difference. So when the last hour is done the weights are true, and in that
-transaction the two change roles. Until then scores are told with the old half-life.
+A new half-life is worked into the weight that is not in use, service by service and day by day, each step in a
+transaction of its own. Writers keep both weights, so a step only has to set what it finds: whatever stood there before
+is gone, and what comes later is added to what is true. In the transaction of the last step the two weights change
+roles. Until then scores are told with the old half-life.
 """
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from forwarder.backend.database import Database
 from forwarder.backend.schema import events, names, pairs, scores, tallies
-from forwarder.backend.store.names import Names
+from forwarder.backend.store.names import MAX_TEXTS_IN_QUERY, Names
 from forwarder.backend.store.rolling import sum_everything
 from forwarder.backend.store.rows import COUNTED_COLUMNS, counted, team
 from forwarder.backend.store.state import State, change_state, read_state
@@ -23,6 +23,8 @@ from forwarder.backend.store.views import DAY_US, HOUR_US, NameKind, Sums, View
 
 log = logging.getLogger(__name__)
 
+REBUILD_STEP_EVENTS = 5000  # writers wait for about a fifth of a second
+FIRST_DAY = -1_000_000  # before the year 1
 BUILD_STEP_EVENTS = 50_000  # summed in memory before they are written: about 100 MB of small rows
 
 
@@ -65,33 +67,36 @@ def build_all(connection: sa.Connection, known: Names, state: State, now_us: int
 
 def aim_at(connection: sa.Connection, state: State, half_life_days: float, now_us: int) -> None:
     """Begin to change the half-life; where nothing is stored it is changed at once."""
-    if half_life_days == state.half_life_days:
-        change_state(connection, state, rebuilding_hour=None, **_other(state, half_life_days))
-        return
-    first = _next_hour(connection, None)
-    state = change_state(connection, state, rebuilding_hour=first, **_other(state, half_life_days))
-    if first is None:
+    first = None if half_life_days == state.half_life_days else _next_entity(connection, 0)
+    place = {"rebuilding_entity": first, "rebuilding_day": FIRST_DAY}
+    state = change_state(connection, state, **place, **_other(state, half_life_days))
+    if first is None and half_life_days != state.half_life_days:
         _flip(connection, state, now_us)
 
 
 def step(database: Database, now_us: int) -> bool:
-    """Work one hour into the new weight; False when there is nothing left to do."""
+    """Work about REBUILD_STEP_EVENTS events into the new weight; False when there is nothing left to do."""
     with database.writing() as connection:
         state = read_state(connection)
-        if state.rebuilding_hour is None:
-            return False
-        _work_in(connection, state, state.rebuilding_hour)
-        following = _next_hour(connection, state.rebuilding_hour)
-        if following is None:
+        entity, day = state.rebuilding_entity, state.rebuilding_day
+        left = REBUILD_STEP_EVENTS
+        while entity is not None and left > 0:
+            done, following = _work_in(connection, state, entity, day, left)
+            left -= max(done, 1)
+            if following is None:
+                entity, day = _next_entity(connection, entity), FIRST_DAY
+            else:
+                day = following
+        if state.rebuilding_entity is not None and entity is None:
             _flip(connection, state, now_us)
-            return False
-        change_state(connection, state, rebuilding_hour=following)
-        return True
+        elif entity is not None:
+            change_state(connection, state, rebuilding_entity=entity, rebuilding_day=day)
+        return entity is not None
 
 
 def _flip(connection: sa.Connection, state: State, now_us: int) -> None:
     half_life_days = state.other_half_life_days
-    state = change_state(connection, state, rebuilding_hour=None, active=1 - state.active)
+    state = change_state(connection, state, rebuilding_entity=None, active=1 - state.active)
     # Nothing is told by the other weight now; with the same half-life writers need not reckon twice.
     state = change_state(connection, state, **_other(state, half_life_days))
     sum_everything(connection, state, now_us)
@@ -101,87 +106,83 @@ def _other(state: State, half_life_days: float) -> dict[str, float]:
     return {"half_life_0" if state.active else "half_life_1": half_life_days}
 
 
-def _next_hour(connection: sa.Connection, after: int | None) -> int | None:
-    """The first hour with an event, behind `after` where it is given."""
-    query = sa.select(events.c.occurred_us).order_by(events.c.occurred_us).limit(1)
-    if after is not None:
-        query = query.where(events.c.occurred_us >= (after + 1) * HOUR_US)
-    first_us = connection.execute(query).scalar()
-    return None if first_us is None else int(first_us) // HOUR_US
+def _next_entity(connection: sa.Connection, after: int) -> int | None:
+    query = sa.select(sa.func.min(names.c.id)).where(names.c.kind == int(NameKind.ENTITY), names.c.id > after)
+    return connection.execute(query).scalar()
 
 
-def _work_in(connection: sa.Connection, state: State, hour: int) -> None:
-    """Replace what one hour's rows hold in the weight that is not in use, and move their days' rows by the difference."""
-    weight = tallies.c.weight_0 if state.active else tallies.c.weight_1
-    found = _weights(connection, hour, state.other_half_life_days)
-    in_day = 2.0 ** ((hour % 24) / 24 / state.other_half_life_days)
-    rows = [{"x": a, "y": b, "k": cluster, "w": value, "f": in_day} for (a, b, cluster), value in sorted(found.items())]
-    if not rows:
-        return
-    w, f = sa.bindparam("w", type_=sa.Double), sa.bindparam("f", type_=sa.Double)
-    inner = tallies.alias()
-    for hours, days, has_way in (
-        (View.ENTITY_WAY_HOURS, View.ENTITY_WAY_DAYS, True),
-        (View.ENTITY_HOURS, View.ENTITY_DAYS, False),
-    ):
-        chosen = [row for row in rows if (row["y"] != 0) == has_way]
-        old = (
-            sa.select(inner.c.weight_0 if state.active else inner.c.weight_1)
-            .where(*_key(inner, hours, hour))
-            .scalar_subquery()
+def _work_in(connection: sa.Connection, state: State, entity: int, day: int, limit: int) -> tuple[int, int | None]:
+    """Set the other weight of one entity's rows from `day` on, whole days, about `limit` events: (how many, next day)."""
+    of = sa.select(names.c.text).where(names.c.id == entity).scalar_subquery()
+    query = (
+        sa.select(events.c.type, events.c.workflow, events.c.cluster, events.c.points, events.c.occurred_us)
+        .where(
+            events.c.entity_ref == of,
+            events.c.occurred_us >= day * DAY_US,
+            events.c.test.is_(sa.false()),
+            events.c.mark == 0,
         )
-        connection.execute(
-            sa.update(tallies).where(*_key(tallies, days, hour // 24)).values({weight.name: weight + (w - old) * f}),
-            chosen,
-        )
-        connection.execute(sa.update(tallies).where(*_key(tallies, hours, hour)).values({weight.name: w}), chosen)
-
-
-def _key(table: Any, view: View, slot: int) -> list[Any]:
-    return [
-        table.c.view == int(view),
-        table.c.a == sa.bindparam("x"),
-        table.c.b == sa.bindparam("y"),
-        table.c.slot == slot,
-        table.c.cluster == sa.bindparam("k"),
-    ]
-
-
-def _weights(connection: sa.Connection, hour: int, half_life_days: float) -> dict[tuple[int, int, int], float]:
-    """By (entity, way or 0, cluster): the weight of one hour's events."""
-    query = sa.select(
-        events.c.entity_ref, events.c.type, events.c.workflow, events.c.cluster, events.c.points, events.c.occurred_us
-    ).where(
-        events.c.occurred_us >= hour * HOUR_US,
-        events.c.occurred_us < (hour + 1) * HOUR_US,
-        events.c.test.is_(sa.false()),
-        events.c.mark == 0,
+        .order_by(events.c.occurred_us)
     )
-    by_text: dict[tuple[str, str, str], float] = defaultdict(float)
-    for row in connection.execute(query):
-        weight = row.points * 2.0 ** ((row.occurred_us - hour * HOUR_US) / DAY_US / half_life_days)
-        by_text[row.entity_ref, f"{row.type}|{row.workflow}", row.cluster] += weight
-    ids = _ids(connection, {part for key in by_text for part in zip(_KINDS, key, strict=True)})
-    found: dict[tuple[int, int, int], float] = defaultdict(float)
-    for key, weight in by_text.items():
-        entity, way, cluster = (ids[part] for part in zip(_KINDS, key, strict=True))
-        found[entity, way, cluster] += weight
-        found[entity, 0, cluster] += weight
-    return found
+    rows = connection.execute(query.limit(limit + 1)).all()
+    following = None
+    if len(rows) > limit:
+        following = rows[-1].occurred_us // DAY_US
+        if following == rows[0].occurred_us // DAY_US:  # one long day
+            following += 1
+            rows = connection.execute(query.where(events.c.occurred_us < following * DAY_US)).all()
+        else:
+            rows = [row for row in rows if row.occurred_us < following * DAY_US]
+    _set_weights(connection, state, entity, rows)
+    return len(rows), following
 
 
-_KINDS = (NameKind.ENTITY, NameKind.WAY, NameKind.CLUSTER)
+def _set_weights(connection: sa.Connection, state: State, entity: int, rows: Sequence[Any]) -> None:
+    half_life_days = state.other_half_life_days
+    ways = _ids(connection, NameKind.WAY, {f"{row.type}|{row.workflow}" for row in rows})
+    clusters = _ids(connection, NameKind.CLUSTER, {row.cluster for row in rows})
+    weights: dict[tuple[View, int, int, int], float] = defaultdict(float)
+    for row in rows:
+        way, cluster = ways[f"{row.type}|{row.workflow}"], clusters[row.cluster]
+        for grain_us, views in _GRAINS:
+            slot, inside_us = divmod(row.occurred_us, grain_us)
+            weight = row.points * 2.0 ** (inside_us / DAY_US / half_life_days)
+            weights[views[0], 0, slot, cluster] += weight
+            weights[views[1], way, slot, cluster] += weight
+    if weights:
+        changes = [
+            {"v": int(view), "x": entity, "y": b, "s": slot, "k": cluster, "w": weight}
+            for (view, b, slot, cluster), weight in sorted(weights.items())
+        ]
+        connection.execute(_SET_WEIGHT[1 - state.active], changes)
 
 
-def _ids(connection: sa.Connection, wanted: set[tuple[NameKind, str]]) -> dict[tuple[NameKind, str], int]:
-    found: dict[tuple[NameKind, str], int] = {}
-    for kind in _KINDS:
-        texts = sorted(text for other, text in wanted if other is kind)
-        for start in range(0, len(texts), 500):
-            query = sa.select(names.c.text, names.c.id).where(
-                names.c.kind == int(kind), names.c.text.in_(texts[start : start + 500])
-            )
-            found |= {(kind, row[0]): row[1] for row in connection.execute(query)}
+_GRAINS = (
+    (HOUR_US, (View.ENTITY_HOURS, View.ENTITY_WAY_HOURS)),
+    (DAY_US, (View.ENTITY_DAYS, View.ENTITY_WAY_DAYS)),
+)
+_SET_WEIGHT = [
+    sa.update(tallies)
+    .where(
+        tallies.c.view == sa.bindparam("v"),
+        tallies.c.a == sa.bindparam("x"),
+        tallies.c.b == sa.bindparam("y"),
+        tallies.c.slot == sa.bindparam("s"),
+        tallies.c.cluster == sa.bindparam("k"),
+    )
+    .values({name: sa.bindparam("w", type_=sa.Double)})
+    for name in ("weight_0", "weight_1")
+]
+
+
+def _ids(connection: sa.Connection, kind: NameKind, wanted: set[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    texts = sorted(wanted)
+    for start in range(0, len(texts), MAX_TEXTS_IN_QUERY):
+        query = sa.select(names.c.text, names.c.id).where(
+            names.c.kind == int(kind), names.c.text.in_(texts[start : start + MAX_TEXTS_IN_QUERY])
+        )
+        found |= {row[0]: row[1] for row in connection.execute(query)}
     return found
 
 

@@ -136,4 +136,4 @@ class ScoreSettings:
 
 
 def _target(state: State) -> float:
-    return state.half_life_days if state.rebuilding_hour is None else state.other_half_life_days
+    return state.half_life_days if state.rebuilding_entity is None else state.other_half_life_days

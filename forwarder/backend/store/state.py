@@ -11,7 +11,8 @@ from forwarder.backend.store.views import Frame
 class State(NamedTuple):
     """built: the sums cover all events. half_life_0, half_life_1: days, of the two weights; active: which one is told.
 
-    rebuilding_hour: the next hour to be worked into the other weight, None when there is nothing to do.
+    rebuilding_entity, rebuilding_day: whose buckets are worked into the other weight next, and from which day on; None
+    when there is nothing to do.
     window_days, edge_us: what `scores` covers. frame_hour: the moment that its weights are as of, hours since 1970.
     last_day: the last day in `score_days`. change: the last number given to a written event.
     """
@@ -20,7 +21,8 @@ class State(NamedTuple):
     half_life_0: float
     half_life_1: float
     active: int
-    rebuilding_hour: int | None
+    rebuilding_entity: int | None
+    rebuilding_day: int
     window_days: int
     edge_us: int
     frame_hour: int

@@ -11,13 +11,13 @@ own: a new half-life is worked into the one that is not in use, and then they ch
 Test events and events that a mark takes out are in no view but EXPECTED_DAYS.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from forwarder.backend.database import upsert
+from forwarder.backend.database import add_rows
 from forwarder.backend.schema import names, pairs, scores, tallies
 
 HOUR_US = 3_600_000_000
@@ -154,9 +154,11 @@ class Sums:
             _count(self._pairs, pair, sign, at)
         for name in (entity, cluster, actor, rule, space):
             _count(self._names, name, sign, at)
+        if event.occurred_us < frame.edge_us:
+            return
         if sign < 0:
             self._shrunk.add(entity)
-        elif event.occurred_us >= frame.edge_us:
+        else:
             weight = (d1 if frame.active else d0) * 2.0 ** ((day * 24 - frame.frame_hour) / 24 / frame.half_life_days)
             for key in ((entity, ALL), (entity, cluster)):
                 score = self._scores.get(key)
@@ -170,23 +172,21 @@ class Sums:
     def write(self, connection: sa.Connection) -> set[int]:
         """Put everything into the tables; the entities that lost something: their scores are to be summed anew."""
         if self._tallies:
-            rows = [(*key, *values) for key, values in sorted(self._tallies.items())]
-            _upsert(connection, tallies, rows)
-            empty = [dict(zip("avbsc", _reordered(row), strict=True)) for row in rows if row[5] < 0]
+            add_rows(connection, tallies, [(*key, *row) for key, row in sorted(self._tallies.items())])
+            empty = [dict(zip("vabsc", key, strict=True)) for key, row in self._tallies.items() if row[0] < 0]
             if empty:
                 connection.execute(_EMPTY_TALLY, empty)
         if self._pairs:
-            rows = [(*key, *values) for key, values in sorted(self._pairs.items())]
-            _upsert(connection, pairs, rows)
-            if any(row[3] < 0 for row in rows):
-                connection.execute(_EMPTY_PAIR, [{"r": row[0], "a": row[1], "b": row[2]} for row in rows if row[3] < 0])
+            add_rows(connection, pairs, [(*key, *row) for key, row in sorted(self._pairs.items())])
+            empty = [dict(zip("rab", key, strict=True)) for key, row in self._pairs.items() if row[0] < 0]
+            if empty:
+                connection.execute(_EMPTY_PAIR, empty)
         if self._names:
             changes = [{"name": name, "n": n, "at": at} for name, (n, at) in sorted(self._names.items())]
             connection.execute(_NAME, changes)
-        if self._scores:
-            kept = [(*key, *values) for key, values in sorted(self._scores.items()) if key[0] not in self._shrunk]
-            if kept:
-                _upsert(connection, scores, kept)
+        kept = [(*key, *row) for key, row in sorted(self._scores.items()) if key[0] not in self._shrunk]
+        if kept:
+            add_rows(connection, scores, kept)
         return self._shrunk
 
     def _tally(self, key: tuple[int, int, int, int, int], n: int, w0: float = 0.0, w1: float = 0.0) -> None:
@@ -206,16 +206,6 @@ def _count(counts: dict[Any, list[int]], key: Any, n: int, at: int) -> None:
     else:
         row[0] += n
         row[1] = max(row[1], at)
-
-
-def _reordered(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    view, a, b, slot, cluster = row[:5]
-    return a, view, b, slot, cluster
-
-
-def _upsert(connection: sa.Connection, table: sa.Table, rows: Iterable[tuple[Any, ...]]) -> None:
-    columns = table.columns.keys()
-    connection.execute(upsert(connection, table), [dict(zip(columns, row, strict=True)) for row in rows])
 
 
 _EMPTY_TALLY = sa.delete(tallies).where(

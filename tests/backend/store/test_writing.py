@@ -2,10 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -66,24 +63,23 @@ deliveries = st.lists(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(deliveries)
-def test_idempotent(tmp_path_factory: pytest.TempPathFactory, batches: list[list[tuple[str, int]]]) -> None:
+def test_idempotent(open_store: Callable[[], Store], batches: list[list[tuple[str, int]]]) -> None:
     """Over any deliveries: rows = distinct ids, each at its highest revision, and every result tells what happened."""
-    with TemporaryDirectory(dir=tmp_path_factory.getbasetemp()) as folder:
-        store = Store.open(str(Path(folder) / "db"))
-        highest: dict[str, int] = {}
-        for batch in batches:
-            results = store.record([_event(name, revision) for name, revision in batch], NOW_US)
-            for (name, revision), result in zip(batch, results, strict=True):
-                known = highest.get(name)
-                expected = "recorded" if known is None else "updated" if revision > known else "duplicate"
-                assert result == expected
-                highest[name] = revision if known is None else max(known, revision)
-        rows = store.latest(100)
-        assert {row.id: (row.revision, row.response_code) for row in rows} == {
-            name: (revision, 100 + revision) for name, revision in highest.items()
-        }
-        assert len(rows) == store.count() == len(highest)
-        store.close()
+    store = open_store()
+    highest: dict[str, int] = {}
+    for batch in batches:
+        results = store.record([_event(name, revision) for name, revision in batch], NOW_US)
+        for (name, revision), result in zip(batch, results, strict=True):
+            known = highest.get(name)
+            expected = "recorded" if known is None else "updated" if revision > known else "duplicate"
+            assert result == expected
+            highest[name] = revision if known is None else max(known, revision)
+    rows = store.latest(100)
+    assert {row.id: (row.revision, row.response_code) for row in rows} == {
+        name: (revision, 100 + revision) for name, revision in highest.items()
+    }
+    assert len(rows) == store.count() == len(highest)
+    store.close()
 
 
 def _event(name: str, revision: int) -> NewEvent:

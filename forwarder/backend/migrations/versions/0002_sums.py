@@ -125,7 +125,8 @@ def _sums() -> None:
         sa.Column("half_life_0", sa.Double, nullable=False),
         sa.Column("half_life_1", sa.Double, nullable=False),
         sa.Column("active", sa.SmallInteger, nullable=False),
-        sa.Column("rebuilding_hour", sa.Integer, nullable=True),
+        sa.Column("rebuilding_entity", sa.Integer, nullable=True),
+        sa.Column("rebuilding_day", sa.Integer, nullable=False),
         sa.Column("window_days", sa.Integer, nullable=False),
         sa.Column("edge_us", sa.BigInteger, nullable=False),
         sa.Column("frame_hour", sa.Integer, nullable=False),
@@ -133,8 +134,16 @@ def _sums() -> None:
         sa.Column("change", sa.BigInteger, nullable=False),
     )
     last = op.get_bind().execute(sa.text("SELECT max(seq) FROM events")).scalar()
-    row = {"built": last is None, "half_life_0": 7.0, "half_life_1": 7.0, "active": 0, "rebuilding_hour": None}
-    row |= {"window_days": 30, "edge_us": 0, "frame_hour": 0, "last_day": 0, "change": last or 0}
+    row: dict[str, object] = {"built": last is None, "half_life_0": 7.0, "half_life_1": 7.0, "active": 0}
+    row |= {
+        "rebuilding_entity": None,
+        "rebuilding_day": 0,
+        "window_days": 30,
+        "edge_us": 0,
+        "frame_hour": 0,
+        "last_day": 0,
+        "change": last or 0,
+    }
     op.bulk_insert(state, [{"id": 1, **row}])
 
 
