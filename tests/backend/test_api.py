@@ -27,7 +27,7 @@ JSON = {"Content-Type": "application/json"}
 
 def test_health(connect: Connect) -> None:
     """Health tells the version, whether a key is asked for, and what the backend can do; it asks for no key itself."""
-    expected = {"status": "ok", "version": __version__, "capabilities": ["batch", "ids", "updates"]}
+    expected = {"status": "ok", "version": __version__, "capabilities": ["batch", "ids", "updates", "reports"]}
     assert connect().get("/health").json() == {**expected, "auth": "disabled (set HEALERT_API_KEY)"}
     assert connect(api_key="k").get("/health").json() == {**expected, "auth": "enabled"}
 
@@ -216,32 +216,6 @@ def test_test_events(client: TestClient, payload: Payload) -> None:
     assert client.get("/events").json() == client.get("/api/v1/entities").json() == []
     assert client.get(f"/friction/{ENTITY}").json()["frictionScore"]["bypassCount"] == 0
     assert [event["id"] for event in client.get("/events?include_tests=true").json()] == ["a"]
-
-
-def test_entities(client: TestClient, payload: Payload) -> None:
-    """Services come by score with count, top rule and last event."""
-    client.post("/events", json=[payload(), payload(entity_ref="component:shop/cart", severity="low")])
-    client.post("/events", json=payload(type="config-drift", timestamp="2026-05-21T20:26:40Z"))
-    client.post("/events", json=payload(type="config-drift", timestamp="2026-05-21T20:26:40Z"))
-    assert client.get("/api/v1/entities").json() == [
-        {
-            "entity_ref": ENTITY,
-            "score": 40,
-            "severity": "medium",
-            "count": 3,
-            "top_rule": "config-drift",
-            "last_event": NOW,
-        },
-        {
-            "entity_ref": "component:shop/cart",
-            "score": 6,
-            "severity": "low",
-            "count": 1,
-            "top_rule": "kubectl-exec",
-            "last_event": NOW,
-        },
-    ]
-    assert len(client.get("/api/v1/entities?limit=1").json()) == 1
 
 
 def test_settings_of_the_score(connect: Connect, payload: Payload) -> None:

@@ -8,7 +8,7 @@ looked, and `next` goes on from there. A page is the last one only when `next` i
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -60,6 +60,16 @@ class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
     object: str
     change: int
     mark: int
+
+
+class RecentEvent(NamedTuple):
+    """What a card shows of an event; light, for five hundred at once."""
+
+    occurred_us: int
+    actor: str
+    type: str
+    description: str
+    workflow: str
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +140,17 @@ class Events:
             query = query.where(events.c.test.is_(sa.false()))
         with self._database.reading() as connection:
             return [stored(row) for row in connection.execute(query)]
+
+    def recent(self, entity_ref: str, *, since_us: int, limit: int) -> list[RecentEvent]:
+        """The latest events of one service in few words, without test events."""
+        query = (
+            sa.select(*(events.c[name] for name in RecentEvent._fields))
+            .where(events.c.entity_ref == entity_ref, events.c.occurred_us >= since_us, events.c.test.is_(sa.false()))
+            .order_by(events.c.occurred_us.desc(), events.c.seq.desc())
+            .limit(limit)
+        )
+        with self._database.reading() as connection:
+            return [RecentEvent._make(row) for row in connection.execute(query)]
 
     def find(self, event_id: str) -> StoredEvent | None:
         """The event with this id, test events too."""

@@ -76,6 +76,9 @@ def aim_at(connection: sa.Connection, state: State, half_life_days: float, now_u
 
 def step(database: Database, now_us: int) -> bool:
     """Work about REBUILD_STEP_EVENTS events into the new weight; False when there is nothing left to do."""
+    with database.reading() as connection:
+        if read_state(connection).rebuilding_entity is None:
+            return False
     with database.writing() as connection:
         state = read_state(connection)
         entity, day = state.rebuilding_entity, state.rebuilding_day

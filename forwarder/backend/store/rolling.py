@@ -42,6 +42,15 @@ def roll(connection: sa.Connection, state: State, now_us: int) -> State:
     return change_state(connection, state, edge_us=edge_us)
 
 
+def roll_is_due(connection: sa.Connection, state: State, now_us: int) -> bool:
+    """Whether `roll` would change anything: an idle backend leaves the disk alone."""
+    edge_us = now_us - state.window_days * DAY_US
+    if state.frame_hour != now_us // HOUR_US or state.last_day < now_us // DAY_US - 1 or edge_us < state.edge_us:
+        return True
+    left = sa.select(events.c.seq).where(events.c.occurred_us >= state.edge_us, events.c.occurred_us < edge_us).limit(1)
+    return connection.execute(left).scalar() is not None
+
+
 def sum_everything(connection: sa.Connection, state: State, now_us: int, *, window_days: int | None = None) -> State:
     """All of `scores` anew, as of now."""
     window = state.window_days if window_days is None else window_days

@@ -23,7 +23,7 @@ from forwarder.backend.store.events import Events, StoredEvent
 from forwarder.backend.store.names import Names
 from forwarder.backend.store.people import People
 from forwarder.backend.store.receivers import Receivers
-from forwarder.backend.store.rolling import roll
+from forwarder.backend.store.rolling import roll, roll_is_due
 from forwarder.backend.store.scores import Scores
 from forwarder.backend.store.search import Search
 from forwarder.backend.store.settings import ScoreSettings
@@ -77,8 +77,11 @@ class Store:
         """What is to be done every few seconds: keep the running scores in their window, let marks lapse, delete what is
         older than the retention; returns how many events were deleted.
         """
-        with self.database.writing() as connection:
-            roll(connection, read_state(connection), now_us)
+        with self.database.reading() as connection:
+            due = roll_is_due(connection, read_state(connection), now_us)
+        if due:
+            with self.database.writing() as connection:
+                roll(connection, read_state(connection), now_us)
         self.triage.lapse(now_us)
         return self.purge(now_us - self.settings.retention_days() * DAY_US, now_us)
 

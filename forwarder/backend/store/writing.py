@@ -74,6 +74,10 @@ class Writing:
 
     def purge(self, before_us: int, now_us: int) -> int:
         """Delete the events that happened before `before_us`, and what they added to the sums; returns how many."""
+        with self._database.reading() as connection:
+            old = sa.select(events.c.seq).where(events.c.occurred_us < before_us).limit(1)
+            if connection.execute(old).scalar() is None:
+                return 0
         total = 0
         deleted = PURGE_STEP_EVENTS
         while deleted == PURGE_STEP_EVENTS and not self._database.closed:
