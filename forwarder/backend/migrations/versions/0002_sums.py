@@ -48,7 +48,7 @@ def _events() -> None:
         resource, name = "json_extract(details, '$.resource')", "json_extract(details, '$.name')"
     else:
         space = "split_part(split_part(entity_ref, ':', 2), '/', 1)"
-        resource, name = "details ->> 'resource'", "details ->> 'name'"
+        resource, name = "(details ->> 'resource')", "(details ->> 'name')"
     touched = f"substr({resource} || '/' || namespace || '/' || {name}, 1, 600)"
     op.execute(f"UPDATE events SET space = {space}, change = seq, object = coalesce({touched}, '')")
     for column in ("actor", "type", "cluster", "space"):

@@ -1,0 +1,53 @@
+"""Every test of the store once more, on a real PostgreSQL server; and what only it has: other processes that write."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from forwarder.backend.schema import metadata
+from forwarder.backend.store import Store
+from tests.backend.store.test_rolling import *
+from tests.backend.store.test_writing import *
+
+pytestmark = pytest.mark.e2e
+
+WRITER = """
+import sys
+from forwarder.backend.intake import read_event
+from forwarder.backend.store import Store
+store = Store.open(sys.argv[1])
+start = int(sys.argv[2])
+for first in range(0, 200, 20):
+    batch = [
+        read_event({"entity_ref": f"c:n/{n % 7}", "type": "abc", "severity": "low", "id": f"id-{(first + n + start) % 250}"})
+        for n in range(20)
+    ]
+    store.record(batch, 1_780_000_000_000_000 + first)
+store.close()
+"""
+
+
+def test_writers_in_other_processes(database_url: Callable[[], str]) -> None:
+    """Three processes that deliver overlapping events at once lose none, and the sums are those of what is stored."""
+    url = database_url()
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, url, str(start)]) for start in (0, 50, 100)]
+    assert [writer.wait(120) for writer in writers] == [0, 0, 0]
+    store = Store.open(url)
+    assert store.count() == 250
+    check_buckets(store, 1_780_000_000_000_200)
+    store.close()
+
+
+def test_migrations_give_the_schema(database_url: Callable[[], str]) -> None:
+    """The tables that the migrations make are the ones that the code believes in; the words column is PostgreSQL's own."""
+    store = Store.open(database_url())
+    with store.database.reading() as connection:
+        options = {"include_object": lambda _, name, *__: name not in ("document", "events_document")}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
+        assert connection.execute(sa.text("SELECT count(*) FROM events")).scalar() == 0
+    store.close()
