@@ -52,6 +52,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("forwarder_file_lag_bytes", "gauge", "Bytes of the audit log not yet read.", ("source",)),
     Metric("forwarder_file_left_out_bytes", "counter", "Bytes passed over: the rest of lines above the limit.", ("source",)),
     Metric("forwarder_last_received_seconds", "gauge", "Unix time of the last accepted batch.", ("source",)),
+    Metric("forwarder_cluster_last_received_seconds", "gauge", "Unix time of the last accepted batch, by cluster.", ("cluster",)),
     Metric("forwarder_info", "gauge", "Always 1; the version is in the label.", ("version",)),
 )  # fmt: skip
 

@@ -4,7 +4,7 @@
     POST /events                          one event, or a list of up to 1000 with one result for each
     GET  /friction/{entity_ref}           score and recent events of one service; /explain says where it comes from
     GET  /events?limit=                   latest events, in Healert's fields
-    ...  /api/v1/…                        see docs/api.md
+    ...  /api/v1/…                        see docs/backend.md
     GET  /                                the list of services as a page
 
 Healert's reads ask for no key. Every route that touches the store runs in a worker thread.
@@ -116,7 +116,7 @@ def create_app(store: Store, settings: BackendSettings, clock: Clock = time.time
     for router in routers(store, now_us, bodies, feed):
         app.include_router(router, dependencies=with_key if router.prefix else [])
 
-    @app.get("/friction/{entity_ref:path}", response_class=Response, responses=refusals(400), tags=["Healert"])
+    @app.get("/friction/{entity_ref:path}", response_class=Response, responses=refusals(400, 404), tags=["Healert"])
     def friction(entity_ref: str) -> Response:
         checked(entity_ref)
         now = now_us()

@@ -126,7 +126,7 @@ _DETAIL = {
 _WHY = {
     400: "Not an entity reference",
     401: "Missing or wrong key",
-    404: "Not there",
+    404: "Not there; also for a name with a line break, which fits no path",
     408: "The body did not arrive in time",
     409: "Not in force any more",
     413: "The body is too large",

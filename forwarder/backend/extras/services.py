@@ -64,17 +64,17 @@ def router(store: Store, now_us: Callable[[], int]) -> APIRouter:
             }
         )
 
-    @routes.get("/friction/{entity_ref:path}/explain", **gives(Explanation, also=(400,)))
+    @routes.get("/friction/{entity_ref:path}/explain", **gives(Explanation, also=(400, 404)))
     def explain(entity_ref: str) -> Response:
         """Where a score comes from: what each rule adds on each day."""
         return answer(told(store.scores.explain(checked(entity_ref), now_us())))
 
-    @routes.get("/api/v1/entities/{entity_ref:path}/history", **gives(ScorePoint, many=True, also=(400,)))
+    @routes.get("/api/v1/entities/{entity_ref:path}/history", **gives(ScorePoint, many=True, also=(400, 404)))
     def history(entity_ref: str, days: Annotated[int, Query(ge=1, le=366)] = 30) -> Response:
         """The score at the end of each of the last days (UTC), and now."""
         return answer(told(store.scores.history(checked(entity_ref), now_us(), days=days)))
 
-    @routes.get("/api/v1/entities/{entity_ref:path}/objects", **gives(Touched, many=True, also=(400,)))
+    @routes.get("/api/v1/entities/{entity_ref:path}/objects", **gives(Touched, many=True, also=(400, 404)))
     def objects(entity_ref: str, limit: Annotated[int, Query(ge=1, le=500)] = 50) -> Response:
         """Who changed what: the objects of a service that were touched lately, each with its last change."""
         return answer(told(store.people.touched(checked(entity_ref), limit=limit)))

@@ -6,7 +6,7 @@ looked, and `next` goes on from there. A page is the last one only when `next` i
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +23,7 @@ SCAN_EVENTS = 2000  # rows looked at for one page: about 5 ms
 OPEN_SESSION_US = DAY_US  # a session whose end was never seen (the node died) is not open for ever
 MAX_OPEN_SESSIONS = 200
 MAX_STREAM_EVENTS = 500  # read at once by exports and live feeds; the rest stays in the database
+MAX_IDS_IN_QUERY = 500  # far below the 999 parameters of an old SQLite
 FIRST_US, LAST_US = -(1 << 62), 1 << 62
 
 Expected = Literal["exclude", "include", "only"]
@@ -157,6 +158,15 @@ class Events:
         with self._database.reading() as connection:
             row = connection.execute(sa.select(events).where(events.c.id == event_id)).one_or_none()
         return None if row is None else stored(row)
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Those of `ids` that are stored, test events too."""
+        found: set[str] = set()
+        with self._database.reading() as connection:
+            for start in range(0, len(ids), MAX_IDS_IN_QUERY):
+                query = sa.select(events.c.id).where(events.c.id.in_(ids[start : start + MAX_IDS_IN_QUERY]))
+                found.update(connection.execute(query).scalars())
+        return found
 
     def count(self, *, include_tests: bool = False) -> int:
         """How many events are stored. Counts them one by one: for commands and tests."""

@@ -27,11 +27,17 @@ class SourceReport(msgspec.Struct, frozen=True, kw_only=True):
     """One source of a receiver. last_received_s: Unix seconds of its last batch, 0 for never."""
 
     name: Text
-    cluster: Text = ""
     received: Count = 0
     unmatched: Count = 0
     matched: Count = 0
     rejected: Count = 0
+    last_received_s: Annotated[float, msgspec.Meta(ge=0, le=1e11)] = 0.0
+
+
+class ClusterReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One cluster that a receiver hears from. last_received_s: Unix seconds of its last batch, 0 for never."""
+
+    name: Text = ""
     last_received_s: Annotated[float, msgspec.Meta(ge=0, le=1e11)] = 0.0
 
 
@@ -49,13 +55,15 @@ class SinkReport(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What a receiver says of itself, every 15 s or so. receiver: its name, the same after a restart.
 
-    events: by new, update, duplicate, expired; since its start, as `received` and the like are.
+    uptime_s: since it was started. events: by new, update, duplicate, expired; since its start, as `received` and the like are.
     """
 
     receiver: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
     version: Annotated[str, msgspec.Meta(max_length=50)] = ""
+    uptime_s: Annotated[float, msgspec.Meta(ge=0, le=1e11)] = 0.0
     rules: Count = 0
     sources: Annotated[list[SourceReport], msgspec.Meta(max_length=64)] = []
+    clusters: Annotated[list[ClusterReport], msgspec.Meta(max_length=256)] = []
     sinks: Annotated[list[SinkReport], msgspec.Meta(max_length=64)] = []
     events: Annotated[dict[Text, Count], msgspec.Meta(max_length=16)] = {}
     dead_letters: Count = 0
@@ -131,22 +139,25 @@ class Receivers:
                 names.c.kind == int(NameKind.CLUSTER)
             )
             known: dict[str, Any] = {row[0]: row for row in connection.execute(query)}
-        by_cluster: dict[str, list[tuple[ReceiverState, SourceReport]]] = {}
+        by_cluster: dict[str, list[tuple[ReceiverState, ClusterReport]]] = {}
         for receiver in self.reports(now_us):
-            for source in receiver.report.sources:
-                by_cluster.setdefault(source.cluster, []).append((receiver, source))
+            for cluster in receiver.report.clusters:
+                by_cluster.setdefault(cluster.name, []).append((receiver, cluster))
         return [
             _cluster(name, known.get(name), by_cluster.get(name, []), now_us) for name in sorted({*known, *by_cluster})
         ]
 
 
-def _cluster(name: str, row: Any, reports: list[tuple[ReceiverState, SourceReport]], now_us: int) -> ClusterState:
-    last_us = int(max((source.last_received_s for _, source in reports), default=0.0) * 1_000_000)
+def _cluster(name: str, row: Any, reports: list[tuple[ReceiverState, ClusterReport]], now_us: int) -> ClusterState:
+    last_us = int(max((cluster.last_received_s for _, cluster in reports), default=0.0) * 1_000_000)
+    longest_us = int(max((receiver.report.uptime_s for receiver, _ in reports), default=0.0) * 1_000_000)
     why = ""
     if reports and all(receiver.late for receiver, _ in reports):
         why = "no receiver of this cluster reports any more"
-    elif reports and now_us - last_us > SILENT_US:
-        why = "no audit line has come from it" if last_us else "no audit line has ever come from it"
+    elif reports and last_us and now_us - last_us > SILENT_US:
+        why = "no audit line has come from it"
+    elif reports and not last_us and longest_us > SILENT_US:
+        why = "no audit line has come from it since its receiver was started"
     return ClusterState(
         name=name,
         events=int(row[1]) if row else 0,

@@ -93,7 +93,7 @@ class Scores:
             factor = 2.0 ** ((state.frame_hour * HOUR_US - now_us) / DAY_US / state.half_life_days)
             conditions = _conditions(where, scoring, factor)
             of_names = where.namespace or where.team or where.text
-            counted = sa.select(sa.func.count()).select_from(scores.join(names) if of_names else scores)
+            counted = sa.select(sa.func.count()).select_from(scores)
             if of_names:
                 counted = sa.select(sa.func.count()).select_from(scores.join(names, names.c.id == scores.c.entity))
             total = connection.execute(counted.where(scores.c.cluster == cluster, *conditions)).scalar_one()

@@ -91,8 +91,11 @@ class ScoreSettings:
             for name in NAMES
         ]
 
-    def change(self, changes: Mapping[str, float], *, author: str, now_us: int) -> Chosen:
-        """Set some of them. Raises msgspec.ValidationError for a value out of bounds or an unknown name."""
+    def change(self, changes: Mapping[str, float], *, author: str, now_us: int, apply: bool = True) -> Chosen:
+        """Set some of them. Raises msgspec.ValidationError for a value out of bounds or an unknown name.
+
+        apply: false where this process does not know what the backend was started with: the backend applies them soon.
+        """
         with self._database.writing() as connection:
             wanted = msgspec.structs.asdict(self._chosen(connection)) | dict(changes)
             chosen = msgspec.convert(wanted, Chosen)
@@ -101,14 +104,16 @@ class ScoreSettings:
                 statement = insert(connection, settings)
                 new = {key: statement.excluded[key] for key in ("value", "author", "changed_us")}
                 connection.execute(statement.on_conflict_do_update(index_elements=[settings.c.name], set_=new), row)
-            self._apply(connection, now_us)
+            if apply:
+                self._apply(connection, now_us)
             return chosen
 
-    def reset(self, *, now_us: int) -> Chosen:
+    def reset(self, *, now_us: int, apply: bool = True) -> Chosen:
         """Back to what the backend was started with."""
         with self._database.writing() as connection:
             connection.execute(sa.delete(settings))
-            self._apply(connection, now_us)
+            if apply:
+                self._apply(connection, now_us)
             return self.base
 
     def scoring(self, connection: sa.Connection, state: State) -> Scoring:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from forwarder.backend.database import Database, open_database
 from forwarder.backend.intake import NewEvent
-from forwarder.backend.store import rebuild
+from forwarder.backend.store import rebuild, reset
 from forwarder.backend.store.charts import Charts
 from forwarder.backend.store.events import Events, StoredEvent
 from forwarder.backend.store.names import Names
@@ -77,6 +77,7 @@ class Store:
         """What is to be done every few seconds: keep the running scores in their window, let marks lapse, delete what is
         older than the retention; returns how many events were deleted.
         """
+        self.settings.start_with(self.settings.base, now_us)  # another process may have changed them
         with self.database.reading() as connection:
             due = roll_is_due(connection, read_state(connection), now_us)
         if due:
@@ -93,6 +94,10 @@ class Store:
         """Make the sums of events that were stored before there were sums."""
         rebuild.build(self.database, self._names)
 
+    def empty(self) -> int:
+        """Delete every event and what was made of it; settings and keys stay. How many events there were."""
+        return reset.empty(self.database)
+
     # --- in short ----------------------------------------------------------------------------------------------------
 
     def latest(
@@ -104,6 +109,16 @@ class Store:
     def find(self, event_id: str) -> StoredEvent | None:
         """See Events.find."""
         return self.events.find(event_id)
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """See Events.known."""
+        return self.events.known(ids)
+
+    def suppressed(self, event: NewEvent) -> bool:
+        """Whether a mark that is in force covers an event like this one: then nobody is to be told about it."""
+        return self.triage.suppressed(
+            actor=event.actor, rule=event.type, entity_ref=event.entity_ref, occurred_us=event.occurred_us
+        )
 
     def count(self, *, include_tests: bool = False) -> int:
         """See Events.count."""

@@ -6,6 +6,7 @@ cover nothing that happens later. A mark on a single event lapses at its date, w
 again. Nothing is deleted: a mark that was undone or has lapsed stays in the list, with who ended it and when.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ FOREVER_US = 253_402_300_799_999_999  # the last microsecond of the year 9999
 STEP_EVENTS = 2000  # events moved at once: bounds memory, not the transaction
 MAX_MARKED_EVENTS = 500  # single events in one call
 MAX_LISTED_MARKS = 500
+CACHE_S = 1.0  # how long after a mark in another process somebody may still be told
 
 Which = Literal["in force", "ended", "all"]
 
@@ -56,6 +58,7 @@ class Triage:
     def __init__(self, database: Database, names: Names) -> None:
         self._database = database
         self._names = names
+        self._in_force: tuple[float, Callable[[Row], int] | None] = (0.0, None)
 
     def expect_events(
         self, event_ids: Sequence[str], *, author: str, reason: str, now_us: int, until_us: int | None = None
@@ -167,11 +170,19 @@ class Triage:
         with self._database.reading() as connection:
             return [Mark(**row._mapping) for row in connection.execute(query)]
 
-    def suppressed(self, *, actor: str, rule: str, entity_ref: str, occurred_us: int) -> bool:
-        """Whether a pattern that is in force covers such an event: then nobody is to be told about it."""
-        row = {"actor": actor, "type": rule, "entity_ref": entity_ref, "occurred_us": occurred_us}
-        with self._database.reading() as connection:
-            return bool(patterns(connection)(row))
+    def suppressed(self, *, actor: str, rule: str, entity_ref: str, occurred_us: int | None = None) -> bool:
+        """Whether a pattern that is in force covers such an event (None: one that happens now).
+
+        Asked once for every event that goes on to sinks, so what is in force is read at most once in CACHE_S.
+        """
+        at_us = time.time_ns() // 1000 if occurred_us is None else occurred_us
+        row = {"actor": actor, "type": rule, "entity_ref": entity_ref, "occurred_us": at_us}
+        read_at, mark_of = self._in_force
+        if mark_of is None or time.monotonic() - read_at > CACHE_S:
+            with self._database.reading() as connection:
+                mark_of = patterns(connection)
+            self._in_force = (time.monotonic(), mark_of)
+        return bool(mark_of(row))
 
     def _end(self, mark_id: int, author: str, how: str, now_us: int) -> Mark | None:
         with self._database.writing() as connection:
@@ -189,6 +200,7 @@ class Triage:
 
     def _move(self, connection: sa.Connection, changed: Sequence[tuple[Row, int]], now_us: int) -> dict[Any, int]:
         """Give each row its new mark, in the table and in the sums."""
+        self._in_force = (0.0, None)
         state = roll_if_old(connection, read_state(connection), now_us)
         ids: dict[Any, int] = {}
         for start in range(0, len(changed), STEP_EVENTS):

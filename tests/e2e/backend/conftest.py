@@ -46,7 +46,19 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 parent.chmod(parent.stat().st_mode | 0o011)
     as_user: dict[str, Any] = {"user": user} if user else {}
     data, port = folder / "data", free_port()
-    initdb = [programs["initdb"], "-D", data, "-U", "test", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"]
+    initdb = [
+        programs["initdb"],
+        "-D",
+        data,
+        "-U",
+        "test",
+        "-A",
+        "trust",
+        "--no-sync",
+        "-E",
+        "UTF8",
+        "--locale=C.UTF-8",
+    ]
     subprocess.run(initdb, check=True, capture_output=True, cwd=folder, **as_user)
     options = [f"-c{name}" for name in ("fsync=off", "full_page_writes=off", "max_connections=300")]
     server = subprocess.Popen(
