@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S = 10.0  # another process (a backup, a second backend) may hold the file; longer than that is a fault
 POOL_CONNECTIONS = 8  # readers beside one writer; more only adds page caches
+CACHE_KIB = 16_384  # of pages, for each connection: enough to keep the upper levels of every index of a large database
+CHECKPOINT_PAGES = 8192  # 32 MiB of log before it is worked in: pages that many batches touch are written once
 WAL_LIMIT_BYTES = 64 << 20  # a large purge or backlog must not leave its log on disk for ever
 MIGRATION_LOCK = 0x66726963  # PostgreSQL advisory lock: two backends that start together migrate one after the other
 
@@ -212,6 +214,8 @@ def _engine(url: URL) -> sa.Engine:
 def _configure_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver's own BEGIN comes too late and never IMMEDIATE
     cursor = connection.cursor()
+    cursor.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+    cursor.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
     cursor.execute("PRAGMA journal_mode=WAL")
     # FULL: the answer 200 lets the sender forget the event, so it must survive a power cut. NORMAL would not.
     cursor.execute("PRAGMA synchronous=FULL")

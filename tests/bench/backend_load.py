@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from forwarder.backend.schema import events
 from forwarder.backend.store import Store
 from forwarder.backend.store.views import DAY_US
+from forwarder.backend.store.words import _DOCUMENT
 
 ENTITIES, ACTORS, RULES = 2000, 500, 20
 WORKFLOWS = ("debug", "deploy", "incident", "release", "rollback")
@@ -98,7 +99,7 @@ def load(path: Path, number: int, now_us: int) -> tuple[float, float]:
     connection.execute("COMMIT")
     for _, sql in indexes:
         connection.execute(sql)
-    connection.execute("ANALYZE")
+    connection.execute(f"INSERT INTO search (rowid, document) SELECT seq, {_DOCUMENT} FROM events")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.close()
     between = time.monotonic()

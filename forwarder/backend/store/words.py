@@ -4,7 +4,7 @@ A word is found as a whole, in any case; one with punctuation (`payments-api`, `
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,6 +18,37 @@ CANDIDATES = 400  # rows fetched at once
 BUDGET_S = 0.006  # after that long a page ends where it is, and says how to go on
 
 _search = sa.table("search", sa.column("rowid", sa.BigInteger), sa.column("search", sa.Text))
+
+
+# What a search looks through. In SQLite the index holds words alone, so an entry is taken out by the very text that it was
+# made of: a change here needs a migration that makes the index anew.
+_DOCUMENT = " || ' ' || ".join(
+    ["entity_ref", "cluster", "type", "actor", "description"]
+    + [
+        f"coalesce(json_extract(details, '$.{name}'), '')"
+        for name in ("command", "name", "acting_as", "via", "node", "source_ips")
+    ]
+)
+SEARCHED = ("entity_ref", "cluster", "type", "actor", "description", "details")  # the columns that it is made of
+
+
+def add_words(connection: sa.Connection, which: str, values: Mapping[str, int]) -> None:
+    """Make events found by their words; `which`: a condition on events. PostgreSQL does that by itself.
+
+    No trigger: within one, FTS5 would write its index to disk after each row.
+    """
+    if connection.dialect.name == "sqlite":
+        text = f"INSERT INTO search (rowid, document) SELECT seq, {_DOCUMENT} FROM events WHERE {which}"  # noqa: S608
+        connection.execute(sa.text(text), values)
+
+
+def drop_words(connection: sa.Connection, seqs: Sequence[int]) -> None:
+    """Take events out of the index, before they are changed or deleted."""
+    if connection.dialect.name == "sqlite" and seqs:
+        text = (
+            f"INSERT INTO search (search, rowid, document) SELECT 'delete', seq, {_DOCUMENT} FROM events WHERE seq = :s"  # noqa: S608
+        )
+        connection.execute(sa.text(text), [{"s": seq} for seq in seqs])
 
 
 class WordSearch:

@@ -13,6 +13,7 @@ from forwarder.backend.store.rolling import roll_if_old
 from forwarder.backend.store.rows import COUNTED_COLUMNS, Row, differs, make_row, move
 from forwarder.backend.store.state import change_state, read_state
 from forwarder.backend.store.triage import patterns
+from forwarder.backend.store.words import SEARCHED, add_words, drop_words
 
 PURGE_STEP_EVENTS = 1000  # deletes in steps, so that writers wait for a tenth of a second and the WAL stays small
 MAX_IDS_IN_QUERY = 500  # far below the 999 parameters of an old SQLite
@@ -54,10 +55,16 @@ class Writing:
                     changed.append((old, row))
                 else:
                     new.append(row)
+            reworded = [old["seq"] for old, row in changed if any(old[name] != row[name] for name in SEARCHED)]
+            drop_words(connection, reworded)
             if new:
+                last = connection.execute(sa.select(sa.func.max(events.c.seq))).scalar() or 0
                 connection.execute(sa.insert(events), new)
+                add_words(connection, "seq > :last", {"last": last})
             if changed:
                 _update(connection, [row for _, row in changed])
+                for seq in reworded:
+                    add_words(connection, "seq = :seq", {"seq": seq})
             moved = [(old, row) for old, row in changed if differs(old, row)]
             ids = move(
                 connection,
@@ -86,20 +93,27 @@ class Writing:
         return total
 
     def _purge_step(self, before_us: int, now_us: int) -> int:
-        doomed = sa.select(events.c.seq).where(events.c.occurred_us < before_us).order_by(events.c.occurred_us)
-        step = sa.delete(events).where(events.c.seq.in_(doomed.limit(PURGE_STEP_EVENTS))).returning(*COUNTED_COLUMNS)
+        doomed = sa.select(*COUNTED_COLUMNS).where(events.c.occurred_us < before_us).order_by(events.c.occurred_us)
         with self._database.writing() as connection:
-            rows = [row._mapping for row in connection.execute(step)]
+            rows = [row._mapping for row in connection.execute(doomed.limit(PURGE_STEP_EVENTS))]
+            drop_words(connection, [row["seq"] for row in rows])
+            if rows:
+                connection.execute(_DELETE, [{"s": row["seq"]} for row in rows])
             ids = move(connection, self._names, read_state(connection), rows, [], now_us)
         self._names.remember(ids)
         return len(rows)
+
+
+_DELETE = sa.delete(events).where(events.c.seq == sa.bindparam("s"))
 
 
 def _stored(connection: sa.Connection, ids: list[str]) -> dict[str, Row]:
     """By id: the rows that are there."""
     found: dict[str, Row] = {}
     for start in range(0, len(ids), MAX_IDS_IN_QUERY):
-        query = sa.select(*COUNTED_COLUMNS).where(events.c.id.in_(ids[start : start + MAX_IDS_IN_QUERY]))
+        query = sa.select(*COUNTED_COLUMNS, events.c.description).where(
+            events.c.id.in_(ids[start : start + MAX_IDS_IN_QUERY])
+        )
         found |= {row.id: row._mapping for row in connection.execute(query)}
     return found
 

@@ -14,11 +14,11 @@ depends_on: str | None = None
 
 JSON = sa.JSON().with_variant(postgresql.JSONB, "postgresql")
 
-# What a search looks through. Both texts must stay as they are: an index entry is taken out by the words it was made of.
+# What a search looks through, as store/words.py has it.
 SQLITE_DOCUMENT = " || ' ' || ".join(
-    [f"{{row}}.{name}" for name in ("entity_ref", "cluster", "type", "actor", "description")]
+    ["entity_ref", "cluster", "type", "actor", "description"]
     + [
-        f"coalesce(json_extract({{row}}.details, '$.{name}'), '')"
+        f"coalesce(json_extract(details, '$.{name}'), '')"
         for name in ("command", "name", "acting_as", "via", "node", "source_ips")
     ]
 )
@@ -186,18 +186,8 @@ def _people() -> None:
 
 def _search_sqlite() -> None:
     """Words only, without a copy of the text: the rows are in `events`."""
-    new, old = SQLITE_DOCUMENT.format(row="new"), SQLITE_DOCUMENT.format(row="old")
     op.execute("CREATE VIRTUAL TABLE search USING fts5(document, content='', tokenize='unicode61 remove_diacritics 2')")
-    op.execute(f"INSERT INTO search (rowid, document) SELECT seq, {SQLITE_DOCUMENT.format(row='events')} FROM events")
-    add = f"INSERT INTO search (rowid, document) VALUES (new.seq, {new});"
-    drop = f"INSERT INTO search (search, rowid, document) VALUES ('delete', old.seq, {old});"
-    columns = "entity_ref, cluster, type, actor, description, details"
-    op.execute(f"CREATE TRIGGER events_search_insert AFTER INSERT ON events BEGIN {add} END")
-    op.execute(f"CREATE TRIGGER events_search_delete AFTER DELETE ON events BEGIN {drop} END")
-    op.execute(
-        f"CREATE TRIGGER events_search_update AFTER UPDATE OF {columns} ON events"
-        f" WHEN {old} IS NOT {new} BEGIN {drop} {add} END"
-    )
+    op.execute(f"INSERT INTO search (rowid, document) SELECT seq, {SQLITE_DOCUMENT} FROM events")
 
 
 def _search_postgresql() -> None:
