@@ -220,12 +220,13 @@ class Events:
         """Range by range (one, unless hours of the week are asked for), each found by the driving index."""
         driver, rest = _conditions(where)
         found: list[StoredEvent] = []
-        budget = SCAN_EVENTS
+        if where.weekday is not None or where.hour is not None:
+            where = _since_the_first(connection, where, driver)
         for since_us, until_us in _ranges(where, position):
             inside = [*driver, events.c.occurred_us >= since_us, events.c.occurred_us < until_us]
             if position:
                 inside.append(_before(*position))
-            bound = _nth(connection, inside, budget)
+            bound = _nth(connection, inside, SCAN_EVENTS)
             if bound:
                 inside.append(sa.not_(_before(*bound)))
             query = sa.select(events).where(*inside, *rest)
@@ -247,7 +248,7 @@ class Events:
         conditions = [*driver, *rest, *_time_conditions(where)]
         found: list[StoredEvent] = []
         before = position[1] if position else LAST_US
-        for candidates, reached in self._words.candidates(connection, where.text, before):
+        for candidates, reached in self._words.candidates(connection, where.text, before, first=limit + 1):
             if candidates:
                 query = sa.select(events).where(events.c.seq.in_(candidates), *conditions).order_by(events.c.seq.desc())
                 found += [stored(row) for row in connection.execute(query.limit(limit + 1 - len(found)))]
@@ -332,6 +333,13 @@ def _ranges(where: EventFilter, position: tuple[int, int] | None) -> Iterator[tu
             if start < end:
                 yield start, end
         day -= 1
+
+
+def _since_the_first(connection: sa.Connection, where: EventFilter, driver: list[Any]) -> EventFilter:
+    """The filter without the weeks before anything happened."""
+    first = connection.execute(sa.select(sa.func.min(events.c.occurred_us)).where(*driver)).scalar()
+    since_us = max(where.since_us or FIRST_US, LAST_US if first is None else int(first))
+    return msgspec.structs.replace(where, since_us=since_us)
 
 
 MAX_WEEKS = 60  # of a filter for hours of the week without a beginning: a little more than a year

@@ -4,6 +4,8 @@ Days inside the window come from the buckets by day, what is left of the day tha
 buckets by hour, and what is left of the hour that it cuts from the events themselves.
 """
 
+from typing import Any
+
 import msgspec
 import sqlalchemy as sa
 
@@ -11,7 +13,6 @@ from forwarder.backend.schema import events, tallies
 from forwarder.backend.scoring import Band, Scoring, band
 from forwarder.backend.store.events import day_name
 from forwarder.backend.store.names import find, texts
-from forwarder.backend.store.rolling import weight_column
 from forwarder.backend.store.state import State
 from forwarder.backend.store.views import DAY_US, HOUR_US, NameKind, View
 
@@ -60,7 +61,6 @@ def breakdown(connection: sa.Connection, entity_ref: str, state: State, now_us: 
     edge_hour = edge_us // HOUR_US
     edge_day = edge_hour // 24
     half_life_days = state.half_life_days
-    weight = weight_column(state.active)
     found: dict[tuple[int, int], tuple[int, float]] = {}
 
     def add(way: int, slot: int, hours: int, count: int, value: float) -> None:
@@ -68,42 +68,90 @@ def breakdown(connection: sa.Connection, entity_ref: str, state: State, now_us: 
         n, points = found.get((way, slot * hours // 24), (0, 0.0))
         found[way, slot * hours // 24] = (n + count, points + value * 2.0 ** (-age_days / half_life_days))
 
-    sums = sa.select(tallies.c.b, tallies.c.slot, sa.func.sum(tallies.c["count"]), sa.func.sum(weight)).group_by(
-        tallies.c.b, tallies.c.slot
-    )
-    query = sums.where(tallies.c.view == int(View.ENTITY_WAY_DAYS), tallies.c.a == entity, tallies.c.slot >= edge_day)
+    weighted = "weight_1" if state.active else "weight_0"
     on_edge = []
-    for way, day, count, value in connection.execute(query):
-        if day > edge_day:
-            add(way, day, 24, int(count), value)
+    for row in connection.execute(_DAYS, {"a": entity, "since": edge_day}).all():
+        if row.slot > edge_day:
+            add(row.b, row.slot, 24, int(row.n), getattr(row, weighted))
         else:
-            on_edge.append(way)
+            on_edge.append(row.b)
     if on_edge:
-        query = sums.where(
-            tallies.c.view == int(View.ENTITY_WAY_HOURS),
-            tallies.c.a == entity,
-            tallies.c.b.in_(on_edge),
-            tallies.c.slot > edge_hour,
-            tallies.c.slot < (edge_day + 1) * 24,
-        )
-        for way, hour, count, value in connection.execute(query):
-            add(way, hour, 1, int(count), value)
+        hours = {"a": entity, "ways": on_edge, "after": edge_hour, "until": (edge_day + 1) * 24}
+        for row in connection.execute(_HOURS, hours).all():
+            add(row.b, row.slot, 1, int(row.n), getattr(row, weighted))
     ways = texts(connection, {way for way, _ in found})
     parts = {(ways[way], day): part for (way, day), part in found.items()}
     if on_edge:
-        cut = sa.select(events.c.type, events.c.workflow, events.c.points, events.c.occurred_us).where(
-            events.c.entity_ref == entity_ref,
-            events.c.occurred_us >= edge_us,
-            events.c.occurred_us < (edge_hour + 1) * HOUR_US,
-            events.c.test.is_(sa.false()),
-            events.c.mark == 0,
-        )
-        for rule, workflow, points, occurred_us in connection.execute(cut):
+        cut = {"ref": entity_ref, "since": edge_us, "until": (edge_hour + 1) * HOUR_US}
+        for rule, workflow, points, occurred_us in connection.execute(_CUT, cut).all():
             key = (f"{rule}|{workflow}", edge_day)
             n, sum_of_points = parts.get(key, (0, 0.0))
             decayed = points * 2.0 ** (-(now_us - occurred_us) / DAY_US / half_life_days)
             parts[key] = (n + 1, sum_of_points + decayed)
     return parts
+
+
+def workflows(connection: sa.Connection, entity_ref: str, state: State, now_us: int) -> dict[str, int]:
+    """How many events of a service in the window at `now_us` belong to each workflow."""
+    entity = find(connection, NameKind.ENTITY, entity_ref)
+    if entity is None:
+        return {}
+    edge_us = now_us - state.window_days * DAY_US
+    edge_hour = edge_us // HOUR_US
+    edge_day = edge_hour // 24
+    counts = {way: int(n) for way, n in connection.execute(_WAYS, {"a": entity, "after": edge_day}).all()}
+    on_edge = list(connection.execute(_WAYS_OF_DAY, {"a": entity, "day": edge_day}).scalars())
+    if on_edge:
+        hours = {"a": entity, "ways": on_edge, "after": edge_hour, "until": (edge_day + 1) * 24}
+        for way, n in connection.execute(_WAYS_OF_HOURS, hours).all():
+            counts[way] = counts.get(way, 0) + int(n)
+    names_of = texts(connection, counts)
+    found: dict[str, int] = {}
+    for way, n in counts.items():
+        workflow = names_of[way].partition("|")[2]
+        found[workflow] = found.get(workflow, 0) + n
+    if on_edge:
+        cut = {"ref": entity_ref, "since": edge_us, "until": (edge_hour + 1) * HOUR_US}
+        for workflow, n in connection.execute(_CUT_WORKFLOWS, cut).all():
+            found[workflow] = found.get(workflow, 0) + n
+    return found
+
+
+# Made once: to build a statement takes longer than to run it.
+_A: Any = sa.bindparam("a")
+_AFTER: Any = sa.bindparam("after")
+_UNTIL: Any = sa.bindparam("until")
+_ALL_WAYS = tallies.c.b.in_(sa.bindparam("ways", expanding=True))
+_N = sa.func.sum(tallies.c["count"]).label("n")
+_SUMS = sa.select(
+    tallies.c.b,
+    tallies.c.slot,
+    _N,
+    sa.func.sum(tallies.c.weight_0).label("weight_0"),
+    sa.func.sum(tallies.c.weight_1).label("weight_1"),
+).group_by(tallies.c.b, tallies.c.slot)
+_OF_DAYS = (tallies.c.view == int(View.ENTITY_WAY_DAYS), tallies.c.a == _A)
+_OF_HOURS = (
+    tallies.c.view == int(View.ENTITY_WAY_HOURS),
+    tallies.c.a == _A,
+    _ALL_WAYS,
+    tallies.c.slot > _AFTER,
+    tallies.c.slot < _UNTIL,
+)
+_DAYS = _SUMS.where(*_OF_DAYS, tallies.c.slot >= sa.bindparam("since"))
+_HOURS = _SUMS.where(*_OF_HOURS)
+_WAYS = sa.select(tallies.c.b, _N).where(*_OF_DAYS, tallies.c.slot > _AFTER).group_by(tallies.c.b)
+_WAYS_OF_DAY = sa.select(tallies.c.b).where(*_OF_DAYS, tallies.c.slot == sa.bindparam("day")).distinct()
+_WAYS_OF_HOURS = sa.select(tallies.c.b, _N).where(*_OF_HOURS).group_by(tallies.c.b)
+_IN_CUT = (
+    events.c.entity_ref == sa.bindparam("ref"),
+    events.c.occurred_us >= sa.bindparam("since"),
+    events.c.occurred_us < _UNTIL,
+    events.c.test.is_(sa.false()),
+    events.c.mark == 0,
+)
+_CUT = sa.select(events.c.type, events.c.workflow, events.c.points, events.c.occurred_us).where(*_IN_CUT)
+_CUT_WORKFLOWS = sa.select(events.c.workflow, sa.func.count()).where(*_IN_CUT).group_by(events.c.workflow)
 
 
 def expected(connection: sa.Connection, entity_ref: str, since_us: int) -> int:

@@ -61,9 +61,7 @@ def keys(event: Counted) -> tuple[Key, ...]:
 
 def find(connection: sa.Connection, kind: NameKind, text: str) -> int | None:
     """The number of a name; None when no event ever carried it."""
-    return connection.execute(
-        sa.select(names.c.id).where(names.c.kind == int(kind), names.c.text == text)
-    ).scalar_one_or_none()
+    return connection.execute(_FIND, {"k": int(kind), "t": text}).scalar_one_or_none()
 
 
 def texts(connection: sa.Connection, ids: Iterable[int]) -> dict[int, str]:
@@ -72,11 +70,12 @@ def texts(connection: sa.Connection, ids: Iterable[int]) -> dict[int, str]:
     found: dict[int, str] = {}
     for start in range(0, len(wanted), MAX_TEXTS_IN_QUERY):
         part = wanted[start : start + MAX_TEXTS_IN_QUERY]
-        found |= {
-            row[0]: row[1]
-            for row in connection.execute(sa.select(names.c.id, names.c.text).where(names.c.id.in_(part)))
-        }
+        found |= {row[0]: row[1] for row in connection.execute(_TEXTS, {"ids": part}).all()}
     return found
+
+
+_FIND = sa.select(names.c.id).where(names.c.kind == sa.bindparam("k"), names.c.text == sa.bindparam("t"))
+_TEXTS = sa.select(names.c.id, names.c.text).where(names.c.id.in_(sa.bindparam("ids", expanding=True)))
 
 
 def _look_up(connection: sa.Connection, wanted: list[Key]) -> dict[Key, int]:

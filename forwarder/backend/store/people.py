@@ -163,7 +163,7 @@ class People:
                 events.c.actor,
                 events.c.type,
                 events.c.id,
-                events.c.details,
+                events.c.seq,
             )
             .where(events.c.entity_ref == entity_ref, events.c.test.is_(sa.false()))
             .order_by(events.c.occurred_us.desc(), events.c.seq.desc())
@@ -171,10 +171,13 @@ class People:
         )
         found: dict[tuple[str, str], list[Any]] = {}
         with self._database.reading() as connection:
-            for row in connection.execute(query):
+            for row in connection.execute(query).all():
                 if row.object:
                     found.setdefault((row.object, row.cluster), [row, 0])[1] += 1
-        return [_touched(row, count) for row, count in list(found.values())[:limit]]
+            shown = list(found.values())[:limit]
+            of_shown = sa.select(events.c.seq, events.c.details).where(events.c.seq.in_([row.seq for row, _ in shown]))
+            details = {row.seq: row.details for row in connection.execute(of_shown).all()}
+        return [_touched(row, count, details[row.seq]) for row, count in shown]
 
 
 def _one(connection: sa.Connection, kind: NameKind, text: str) -> tuple[int, Tally | None]:
@@ -201,7 +204,7 @@ def _tally(row: Any) -> Tally:
     return Tally(name=row[0], count=int(row[1]), last_us=row[2])
 
 
-def _touched(row: Any, count: int) -> Touched:
+def _touched(row: Any, count: int, details: dict[str, Any]) -> Touched:
     resource, _, rest = row.object.partition("/")
     namespace, _, name = rest.partition("/")
     return Touched(
@@ -213,7 +216,7 @@ def _touched(row: Any, count: int) -> Touched:
         count=count,
         last_us=row.occurred_us,
         last_actor=row.actor,
-        last_verb=str(row.details.get("verb", "")),
+        last_verb=str(details.get("verb", "")),
         last_rule=row.type,
         last_event_id=row.id,
     )

@@ -145,24 +145,26 @@ def of_events(
     connection: sa.Connection, state: State, since_us: int, until_us: int, frame_hour: int, entity: int | None = None
 ) -> Totals:
     """The same as window_totals, straight from the events of a short stretch of time."""
-    query = sa.select(names.c.id, events.c.cluster, events.c.points, events.c.occurred_us).where(
-        names.c.kind == int(NameKind.ENTITY),
-        names.c.text == events.c.entity_ref,
-        events.c.occurred_us >= since_us,
-        events.c.occurred_us < until_us,
-        events.c.test.is_(sa.false()),
-        events.c.mark == 0,
-    )
-    if entity is not None:
-        query = query.where(names.c.id == entity)
+    query = _STRETCH if entity is None else _STRETCH_OF_ENTITY
     totals: Totals = {}
-    rows = connection.execute(query).all()
+    rows = connection.execute(query, {"since": since_us, "until": until_us, "e": entity}).all()
     clusters = _clusters(connection, {row.cluster for row in rows})
     for found, cluster, points, occurred_us in rows:
         weight = points * 2.0 ** ((occurred_us - frame_hour * HOUR_US) / DAY_US / state.half_life_days)
         for key in ((found, ALL), (found, clusters[cluster])):
             _add(totals, key, 1, weight)
     return totals
+
+
+_STRETCH = sa.select(names.c.id, events.c.cluster, events.c.points, events.c.occurred_us).where(
+    names.c.kind == int(NameKind.ENTITY),
+    names.c.text == events.c.entity_ref,
+    events.c.occurred_us >= sa.bindparam("since"),
+    events.c.occurred_us < sa.bindparam("until"),
+    events.c.test.is_(sa.false()),
+    events.c.mark == 0,
+)
+_STRETCH_OF_ENTITY = _STRETCH.where(names.c.id == sa.bindparam("e"))
 
 
 def _clusters(connection: sa.Connection, wanted: set[str]) -> dict[str, int]:

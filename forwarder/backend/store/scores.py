@@ -12,9 +12,9 @@ import sqlalchemy as sa
 
 from forwarder.backend.database import Database
 from forwarder.backend.schema import names, pairs, score_days, scores, tallies
-from forwarder.backend.scoring import BANDS, Band, FrictionScore, Scoring, band, friction_score, most
+from forwarder.backend.scoring import BANDS, Band, FrictionScore, Scoring, band, friction_score
 from forwarder.backend.store.events import day_name
-from forwarder.backend.store.explanation import Explanation, breakdown, expected, explanation
+from forwarder.backend.store.explanation import Explanation, breakdown, expected, explanation, workflows
 from forwarder.backend.store.names import find
 from forwarder.backend.store.rolling import Totals, of_events, weight_column
 from forwarder.backend.store.settings import ScoreSettings
@@ -89,8 +89,7 @@ class Scores:
             cluster = ALL if where.cluster is None else find(connection, NameKind.CLUSTER, where.cluster)
             if cluster is None:
                 return ScorePage(entities=[], total=0, offset=offset)
-            # From the moment of `scores` to now every weight shrinks by the same factor.
-            factor = 2.0 ** ((state.frame_hour * HOUR_US - now_us) / DAY_US / state.half_life_days)
+            factor = _factor(state, now_us)
             conditions = _conditions(where, scoring, factor)
             of_names = where.namespace or where.team or where.text
             counted = sa.select(sa.func.count()).select_from(scores)
@@ -98,7 +97,7 @@ class Scores:
                 counted = sa.select(sa.func.count()).select_from(scores.join(names, names.c.id == scores.c.entity))
             total = connection.execute(counted.where(scores.c.cluster == cluster, *conditions)).scalar_one()
             query = (
-                sa.select(scores, names.c.text, names.c.space, names.c.team)
+                sa.select(scores, names.c.text, names.c.space, names.c.team, _TOP_RULE)
                 .join_from(scores, names, names.c.id == scores.c.entity)
                 .where(scores.c.cluster == cluster, *conditions)
                 .order_by(*_ORDER[sort])
@@ -109,7 +108,6 @@ class Scores:
             gone = correction(connection, state, now_us)
             found = {row.entity for row in rows}
             trends = _trends(connection, found, cluster, now_us)
-            top_rules = _top_rules(connection, found)
         entities = []
         for row in rows:
             less_count, less_weight = gone.get((row.entity, cluster), (0, 0.0))
@@ -122,7 +120,7 @@ class Scores:
                     severity=band(score),
                     points=points,
                     count=int(row[2] - less_count),
-                    top_rule=top_rules.get(row.entity, ""),
+                    top_rule=row.top_rule or "",
                     last_event_us=row.last_us,
                     namespace=row.space,
                     team=row.team,
@@ -137,7 +135,7 @@ class Scores:
             state = read_state(connection)
             scoring = self._settings.scoring(connection, state)
             number = ALL if cluster is None else find(connection, NameKind.CLUSTER, cluster)
-            factor = 2.0 ** ((state.frame_hour * HOUR_US - now_us) / DAY_US / state.half_life_days)
+            factor = _factor(state, now_us)
             counts: dict[Band, int] = {}
             for _, word in BANDS:
                 query = sa.select(sa.func.count()).where(
@@ -151,13 +149,9 @@ class Scores:
         with self._database.reading() as connection:
             state = read_state(connection)
             scoring = self._settings.scoring(connection, state)
-            parts = breakdown(connection, entity_ref, state, now_us)
-        workflows: dict[str, int] = {}
-        for (way, _), (count, _) in parts.items():
-            workflow = way.partition("|")[2]
-            workflows[workflow] = workflows.get(workflow, 0) + count
-        points = sum(points for _, points in parts.values())
-        return friction_score(points, sum(count for count, _ in parts.values()), workflows, scoring)
+            points, count = _now(connection, entity_ref, state, now_us)
+            counts = workflows(connection, entity_ref, state, now_us) if count else {}
+        return friction_score(points, count, counts, scoring)
 
     def explain(self, entity_ref: str, now_us: int) -> Explanation:
         """The score and what it is made of."""
@@ -199,22 +193,21 @@ class Scores:
                 )
                 .group_by(tallies.c.slot)
             ).all()
-            parts = breakdown(connection, entity_ref, state, now_us)
+            now_points, now_count = _now(connection, entity_ref, state, now_us)
         points: list[ScorePoint] = []
         for day in range(today - days + 1, today):
             found = known.get(day) or _at_end(rows, day, state)
             if found[1] or points:
                 points.append(_point(scoring, day, *found))
-        now = (sum(part[1] for part in parts.values()), sum(part[0] for part in parts.values()))
-        return [*points, _point(scoring, today, *now)]
+        return [*points, _point(scoring, today, now_points, now_count)]
 
 
-def correction(connection: sa.Connection, state: State, now_us: int) -> Totals:
+def correction(connection: sa.Connection, state: State, now_us: int, entity: int | None = None) -> Totals:
     """By (entity, cluster): count and weight that `scores` holds and the window at `now_us` does not (negative: lacks)."""
     edge_us = now_us - state.window_days * DAY_US
     if edge_us >= state.edge_us:
-        return of_events(connection, state, state.edge_us, edge_us, state.frame_hour)
-    missing = of_events(connection, state, edge_us, state.edge_us, state.frame_hour)
+        return of_events(connection, state, state.edge_us, edge_us, state.frame_hour, entity)
+    missing = of_events(connection, state, edge_us, state.edge_us, state.frame_hour, entity)
     return {key: [-count, -weight] for key, (count, weight) in missing.items()}
 
 
@@ -251,31 +244,59 @@ def _weight(points: float, factor: float) -> float:
     return points / factor if factor > 1e-290 else sys.float_info.max
 
 
+def _now(connection: sa.Connection, entity_ref: str, state: State, now_us: int) -> tuple[float, int]:
+    """Decayed points and count of one service in the window at `now_us`."""
+    entity = find(connection, NameKind.ENTITY, entity_ref)
+    if entity is None:
+        return 0.0, 0
+    row = connection.execute(_SCORE_OF, {"e": entity}).one_or_none()
+    count, weight = (int(row[0]), float(row[1])) if row else (0, 0.0)
+    less_count, less_weight = correction(connection, state, now_us, entity).get((entity, ALL), (0, 0.0))
+    return max(0.0, weight - less_weight) * _factor(state, now_us), int(count - less_count)
+
+
+def _factor(state: State, now_us: int) -> float:
+    """By how much every weight in `scores` has shrunk since the moment that it is as of."""
+    return float(2.0 ** ((state.frame_hour * HOUR_US - now_us) / DAY_US / state.half_life_days))
+
+
 def _trends(connection: sa.Connection, entities: set[int], cluster: int, now_us: int) -> dict[int, tuple[int, ...]]:
     first = now_us // DAY_US - TREND_DAYS + 1
-    query = sa.select(tallies.c.a, tallies.c.slot, tallies.c["count"]).where(
-        tallies.c.view == int(View.ENTITY_DAYS),
-        tallies.c.a.in_(sorted(entities)),
-        tallies.c.b == 0,
-        tallies.c.slot >= first,
-    )
+    query, values = _TREND, {"ids": sorted(entities), "first": first, "end": first + TREND_DAYS}
     if cluster != ALL:
-        query = query.where(tallies.c.cluster == cluster)
+        query, values = _TREND_OF_CLUSTER, values | {"cluster": cluster}
     found: dict[int, list[int]] = {}
-    for entity, slot, count in connection.execute(query):
-        if slot - first < TREND_DAYS:
-            found.setdefault(entity, [0] * TREND_DAYS)[slot - first] += count
+    for entity, slot, count in connection.execute(query, values).all():
+        found.setdefault(entity, [0] * TREND_DAYS)[slot - first] += int(count)
     return {entity: tuple(counts) for entity, counts in found.items()}
 
 
-def _top_rules(connection: sa.Connection, entities: set[int]) -> dict[int, str]:
-    query = sa.select(pairs.c.a, names.c.text, pairs.c["count"]).where(
-        pairs.c.relation == int(Relation.ENTITY_RULE), pairs.c.a.in_(sorted(entities)), names.c.id == pairs.c.b
+# Made once: to build a statement takes longer than to run it.
+_SCORE_OF = sa.select(scores.c["count"], scores.c.weight).where(
+    scores.c.entity == sa.bindparam("e"), scores.c.cluster == ALL
+)
+_TREND = (
+    sa.select(tallies.c.a, tallies.c.slot, sa.func.sum(tallies.c["count"]))
+    .where(
+        tallies.c.view == int(View.ENTITY_DAYS),
+        tallies.c.a.in_(sa.bindparam("ids", expanding=True)),
+        tallies.c.b == 0,
+        tallies.c.slot >= sa.bindparam("first"),
+        tallies.c.slot < sa.bindparam("end"),
     )
-    counts: dict[int, dict[str, int]] = {}
-    for entity, rule, count in connection.execute(query):
-        counts.setdefault(entity, {})[rule] = count
-    return {entity: most(rules) for entity, rules in counts.items()}
+    .group_by(tallies.c.a, tallies.c.slot)
+)
+_TREND_OF_CLUSTER = _TREND.where(tallies.c.cluster == sa.bindparam("cluster"))
+_rules = names.alias("rules")
+_TOP_RULE = (
+    sa.select(_rules.c.text)
+    .join_from(pairs, _rules, _rules.c.id == pairs.c.b)
+    .where(pairs.c.relation == int(Relation.ENTITY_RULE), pairs.c.a == scores.c.entity)
+    .order_by(pairs.c["count"].desc(), pairs.c.b.desc())
+    .limit(1)
+    .scalar_subquery()
+    .label("top_rule")
+)
 
 
 def _at_end(rows: Any, day: int, state: State) -> tuple[float, int]:

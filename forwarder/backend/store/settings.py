@@ -122,7 +122,7 @@ class ScoreSettings:
         return Scoring(threshold=chosen.threshold, half_life_days=state.half_life_days, window_days=state.window_days)
 
     def _chosen(self, connection: sa.Connection) -> Chosen:
-        rows = connection.execute(sa.select(settings.c.name, settings.c.value)).all()
+        rows = connection.execute(_STORED).all()
         if not rows:
             return self.base
         found = {row.name: msgspec.json.decode(row.value) for row in rows if row.name in NAMES}
@@ -138,6 +138,9 @@ class ScoreSettings:
             state = sum_everything(connection, state, now_us, window_days=chosen.score_retention_days)
         if _target(state) != chosen.half_life_days:
             aim_at(connection, state, chosen.half_life_days, now_us)
+
+
+_STORED = sa.select(settings.c.name, settings.c.value)
 
 
 def _target(state: State) -> float:

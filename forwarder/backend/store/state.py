@@ -45,12 +45,12 @@ class State(NamedTuple):
         return self.half_life_0 if self.active else self.half_life_1
 
 
-_COLUMNS = [scoring_state.c[name] for name in State._fields]
+_READ = sa.select(*(scoring_state.c[name] for name in State._fields))
 
 
 def read_state(connection: sa.Connection) -> State:
     """The state as this transaction sees it."""
-    return State(*connection.execute(sa.select(*_COLUMNS)).one())
+    return State(*connection.execute(_READ).one())
 
 
 def change_state(connection: sa.Connection, state: State, **changes: Any) -> State:

@@ -57,8 +57,13 @@ class WordSearch:
     def __init__(self, database: Database) -> None:
         self._sqlite = database.sqlite
 
-    def candidates(self, connection: sa.Connection, text: str, before: int) -> Iterator[tuple[list[int], int]]:
-        """Parts of the answer, latest arrival first: (seqs below `before`, how far down it looked; 0 at the end)."""
+    def candidates(
+        self, connection: sa.Connection, text: str, before: int, *, first: int = CANDIDATES
+    ) -> Iterator[tuple[list[int], int]]:
+        """Parts of the answer, latest arrival first: (seqs below `before`, how far down it looked; 0 at the end).
+
+        first: how many the first part may hold.
+        """
         words = text.replace("\0", " ").split()[:MAX_WORDS]
         last = connection.execute(sa.select(sa.func.max(events.c.seq))).scalar()
         if not words or last is None:
@@ -66,25 +71,27 @@ class WordSearch:
             return
         deadline = time.monotonic() + BUDGET_S
         before = min(before, last + 1)
+        wanted = min(first, CANDIDATES)
         while before > 0:
             floor = max(0, before - WINDOW_EVENTS) if self._sqlite else 0
-            seqs: list[int] = list(connection.execute(self._query(words, floor, before)).scalars())
-            before = seqs[-1] if len(seqs) == CANDIDATES else floor
+            seqs: list[int] = list(connection.execute(self._query(words, floor, before, wanted)).scalars())
+            before = seqs[-1] if len(seqs) == wanted else floor
+            wanted = CANDIDATES
             yield seqs, before
             if time.monotonic() > deadline:
                 return
 
-    def _query(self, words: list[str], floor: int, before: int) -> sa.Select[Any]:
+    def _query(self, words: list[str], floor: int, before: int, limit: int) -> sa.Select[Any]:
         if self._sqlite:
             phrases = " ".join('"' + word.replace('"', '""') + '"' for word in words)
             query: sa.Select[Any] = sa.select(_search.c.rowid).where(
                 _search.c.search.op("MATCH")(phrases), _search.c.rowid >= floor, _search.c.rowid < before
             )
-            return query.order_by(_search.c.rowid.desc()).limit(CANDIDATES)
+            return query.order_by(_search.c.rowid.desc()).limit(limit)
         document: Any = sa.literal_column("document")
         query = sa.select(events.c.seq).where(events.c.seq < before)
         for word in words:
             query = query.where(
                 document.op("@@")(sa.func.phraseto_tsquery(sa.literal_column("'simple'::regconfig"), word))
             )
-        return query.order_by(events.c.seq.desc()).limit(CANDIDATES)
+        return query.order_by(events.c.seq.desc()).limit(limit)
