@@ -218,6 +218,9 @@ def refusal(message: str) -> Refusal:
     missing = re.match(r"Object missing required field `(\w+)`", message)
     if missing:
         return Refusal(missing.group(1), "is missing", "missing")
+    unknown = re.match(r"Object contains unknown field `(\w{1,40})`", message)
+    if unknown:
+        return Refusal(unknown.group(1), "is not known")
     field = re.search(r" - at `\$\.(\w+)", message)
     expected = re.match(r"Expected (`[a-z |]+`(?: of length)?(?: [<>]= [0-9.]+)?)", message)
     words = "is not valid"

@@ -161,34 +161,29 @@ def measure(client: Client, requests: int, only: str, pages: list[str]) -> dict[
     return took
 
 
+def _event(chance: Chance) -> dict[str, str]:
+    return {
+        "id": str(uuid.UUID(int=chance.getrandbits(128))),
+        "entity_ref": entity_ref(_rank(chance, ENTITIES)),
+        "type": kind(chance),
+        "severity": "high",
+        "actor": actor(_rank(chance, ACTORS)),
+        "workflow": "debug",
+        "cluster": "cluster-1",
+        "namespace": "shop",
+        "resource": "pods",
+        "name": "web-6d4c-x2x7q",
+        "verb": "create",
+        "command": "cat /etc/resolv.conf",
+        "user_agent": "kubectl/v1.34.1",
+        "description": "kubectl exec on pods/web",
+    }
+
+
 def ingest(client: Client, batches: int, batch_events: int = 1000) -> float:
     """Events a second, from one sender, a batch at a time."""
     chance = random.Random(5)
-    bodies = []
-    for _ in range(batches):
-        bodies.append(
-            json.dumps(
-                [
-                    {
-                        "id": str(uuid.UUID(int=chance.getrandbits(128))),
-                        "entity_ref": entity_ref(_rank(chance, ENTITIES)),
-                        "type": kind(chance),
-                        "severity": "high",
-                        "actor": actor(_rank(chance, ACTORS)),
-                        "workflow": "debug",
-                        "cluster": "cluster-1",
-                        "namespace": "shop",
-                        "resource": "pods",
-                        "name": "web-6d4c-x2x7q",
-                        "verb": "create",
-                        "command": "cat /etc/resolv.conf",
-                        "user_agent": "kubectl/v1.34.1",
-                        "description": "kubectl exec on pods/web",
-                    }
-                    for _ in range(batch_events)
-                ]
-            ).encode()
-        )
+    bodies = [json.dumps([_event(chance) for _ in range(batch_events)]).encode() for _ in range(batches)]
     began = time.perf_counter()
     for body in bodies:
         client.ask("/events", "POST", body)

@@ -274,7 +274,7 @@ def _conditions(where: EventFilter) -> tuple[list[Any], list[Any]]:
     rest: list[Any] = []
     for name in _DRIVERS:
         value = getattr(where, name)
-        if value in ("", None):
+        if value is None or (value == "" and name != "cluster"):  # a cluster may have no name
             continue
         column = _COLUMN.get(name, events.c.get(name))
         if driver:

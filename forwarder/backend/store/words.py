@@ -3,6 +3,7 @@
 A word is found as a whole, in any case; one with punctuation (`payments-api`, `10.0.0.7`) as the sequence of its parts.
 """
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,10 @@ MAX_WORDS = 16  # more is a document, not a search
 WINDOW_EVENTS = 500_000  # looked through at once: two frequent words that never meet must not hold a page up
 CANDIDATES = 400  # rows fetched at once
 BUDGET_S = 0.006  # after that long a page ends where it is, and says how to go on
+
+_PUNCTUATION = re.compile(
+    r"[^\w]|_"
+)  # what the migration takes out of PostgreSQL's documents: it would make one word of a path
 
 _search = sa.table("search", sa.column("rowid", sa.BigInteger), sa.column("search", sa.Text))
 
@@ -90,7 +95,7 @@ class WordSearch:
             return query.order_by(_search.c.rowid.desc()).limit(limit)
         document: Any = sa.literal_column("document")
         query = sa.select(events.c.seq).where(events.c.seq < before)
-        for word in words:
+        for word in (_PUNCTUATION.sub(" ", word) for word in words):
             query = query.where(
                 document.op("@@")(sa.func.phraseto_tsquery(sa.literal_column("'simple'::regconfig"), word))
             )

@@ -1,8 +1,8 @@
 """Every test of the store once more, on a real PostgreSQL server; and what only it has: other processes that write."""
 
+import os
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 import sqlalchemy as sa
@@ -11,8 +11,8 @@ from alembic.runtime.migration import MigrationContext
 
 from forwarder.backend.schema import metadata
 from forwarder.backend.store import Store
-from tests.backend.store.test_rolling import *
-from tests.backend.store.test_writing import *
+from tests.backend.conftest import POSTGRESQL, new_database
+from tests.backend.store.test_rolling import check_buckets
 
 pytestmark = pytest.mark.e2e
 
@@ -32,9 +32,18 @@ store.close()
 """
 
 
-def test_writers_in_other_processes(database_url: Callable[[], str]) -> None:
+def test_the_stores_tests(postgresql: str) -> None:
+    """What holds on SQLite holds on PostgreSQL."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/backend/store"]
+    run = subprocess.run(
+        command, check=False, env={**os.environ, POSTGRESQL: postgresql}, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout[-8000:]
+
+
+def test_writers_in_other_processes(postgresql: str) -> None:
     """Three processes that deliver overlapping events at once lose none, and the sums are those of what is stored."""
-    url = database_url()
+    url = new_database(postgresql)
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, url, str(start)]) for start in (0, 50, 100)]
     assert [writer.wait(120) for writer in writers] == [0, 0, 0]
     store = Store.open(url)
@@ -43,9 +52,9 @@ def test_writers_in_other_processes(database_url: Callable[[], str]) -> None:
     store.close()
 
 
-def test_migrations_give_the_schema(database_url: Callable[[], str]) -> None:
+def test_migrations_give_the_schema(postgresql: str) -> None:
     """The tables that the migrations make are the ones that the code believes in; the words column is PostgreSQL's own."""
-    store = Store.open(database_url())
+    store = Store.open(new_database(postgresql))
     with store.database.reading() as connection:
         options = {"include_object": lambda _, name, *__: name not in ("document", "events_document")}
         assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []

@@ -193,6 +193,7 @@ def _search_sqlite() -> None:
 def _search_postgresql() -> None:
     op.execute(
         "ALTER TABLE events ADD COLUMN document tsvector"
-        f" GENERATED ALWAYS AS (to_tsvector('simple'::regconfig, {POSTGRESQL_DOCUMENT})) STORED"
+        " GENERATED ALWAYS AS (to_tsvector('simple'::regconfig,"
+        f" regexp_replace({POSTGRESQL_DOCUMENT}, '[[:punct:]]+', ' ', 'g'))) STORED"
     )
     op.execute("CREATE INDEX events_document ON events USING gin (document)")
