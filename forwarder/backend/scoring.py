@@ -7,11 +7,12 @@ recovers by itself.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 DAY_US = 86_400_000_000
+MAX_DAYS = 36_500  # a hundred years: keeps every sum of microseconds far inside 64 bits
 OVERHEAD_MINUTES = 25  # what one way around the platform costs an engineer, as Healert counts it
 BANDS: tuple[tuple[int, "Band"], ...] = ((80, "critical"), (60, "high"), (40, "medium"), (0, "low"))
 
@@ -37,6 +38,15 @@ class Scoring(msgspec.Struct, frozen=True, kw_only=True):
     def points_of(self, score: int) -> float:
         """The decayed points from which on that score (of 1 to 100) is reached."""
         return (score - 0.5) / 100 * self.threshold
+
+
+class Chosen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The four settings; bounds as in BackendSettings."""
+
+    threshold: Annotated[float, msgspec.Meta(gt=0, le=1e9)] = 50.0
+    half_life_days: Annotated[float, msgspec.Meta(ge=0.01, le=MAX_DAYS)] = 7.0
+    score_retention_days: Annotated[int, msgspec.Meta(ge=1, le=MAX_DAYS)] = 30
+    retention_days: Annotated[int, msgspec.Meta(ge=1, le=MAX_DAYS)] = 30
 
 
 class FrictionScore(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

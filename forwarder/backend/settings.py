@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-from forwarder.backend.store.settings import MAX_DAYS, Chosen
+from forwarder.backend.scoring import MAX_DAYS, Chosen
 from forwarder.errors import ConfigError
 from forwarder.settings import Address, parse_address
 

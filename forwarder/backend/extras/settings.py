@@ -10,8 +10,9 @@ from fastapi import APIRouter, Request, Response
 from forwarder.backend.extras.answers import answer, gives, read_body, refuse, takes, told
 from forwarder.backend.guard import Bodies
 from forwarder.backend.intake import clean, refusal
+from forwarder.backend.scoring import MAX_DAYS
 from forwarder.backend.store import Store
-from forwarder.backend.store.settings import MAX_DAYS, NAMES, PRESETS, Setting
+from forwarder.backend.store.settings import NAMES, PRESETS, Setting
 
 Days = Annotated[int, msgspec.Meta(ge=1, le=MAX_DAYS)]
 

@@ -5,34 +5,23 @@ background (rebuild.py); until that is done scores are told with the old one, ne
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 import sqlalchemy as sa
 
 from forwarder.backend.database import Database, insert
 from forwarder.backend.schema import settings
-from forwarder.backend.scoring import Scoring
+from forwarder.backend.scoring import Chosen, Scoring
 from forwarder.backend.store.rebuild import aim_at
 from forwarder.backend.store.rolling import sum_everything
 from forwarder.backend.store.state import State, read_state
-
-MAX_DAYS = 36_500  # a hundred years: keeps every sum of microseconds far inside 64 bits
 
 PRESETS: dict[str, tuple[float, float]] = {"strict": (20.0, 3.0), "default": (50.0, 7.0), "lenient": (100.0, 14.0)}
 """Threshold and half-life, as Healert's users know them."""
 
 Name = Literal["threshold", "half_life_days", "score_retention_days", "retention_days"]
 NAMES: tuple[Name, ...] = ("threshold", "half_life_days", "score_retention_days", "retention_days")
-
-
-class Chosen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The four settings; bounds as in BackendSettings."""
-
-    threshold: Annotated[float, msgspec.Meta(gt=0, le=1e9)] = 50.0
-    half_life_days: Annotated[float, msgspec.Meta(ge=0.01, le=MAX_DAYS)] = 7.0
-    score_retention_days: Annotated[int, msgspec.Meta(ge=1, le=MAX_DAYS)] = 30
-    retention_days: Annotated[int, msgspec.Meta(ge=1, le=MAX_DAYS)] = 30
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):

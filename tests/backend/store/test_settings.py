@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
+from forwarder.backend.scoring import Chosen
 from forwarder.backend.store import Store
-from forwarder.backend.store.settings import Chosen
 
 NOW_US = 1_780_000_000_000_000
 
