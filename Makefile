@@ -48,7 +48,7 @@ image-lock: ## pin the images' Python packages anew; needs uv
 	$(LOCK) --extra fast --extra sidecar pyproject.toml -o image/sidecar.txt
 
 kind-up: ## a kind cluster with everything in it; needs docker, kind and kubectl
-kind-test: ## the scenario played there, its events compared exactly
+kind-test: ## the scenario played there in six ways, its events compared exactly
 kind-down: ## the end of that cluster
 kind-up kind-test kind-down: install
 	$(BIN)/python -m kind.run $(@:kind-%=%)

@@ -1,15 +1,17 @@
-"""What the rooms of floor 2 promise each other: batches, outcomes, and the two protocols Source and Sink.
+"""What the rooms of floor 2 promise each other: batches, outcomes, and the protocols of sources, sinks and taps.
 
 A source makes a `Batch` and submits it; when `submit` has returned, everything in it is durable and the source may
-acknowledge. A sink is given friction events and answers with one outcome for each.
+acknowledge. A sink is given friction events and answers with one outcome for each; an audit sink is given the audit
+events themselves. A tap is shown both and has no say.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 
 from forwarder.events.friction import FrictionEvent
+from forwarder.events.outgoing import OutgoingEvent
 
 Screen = Callable[[bytes | bytearray | memoryview, int, int], bool]
 """`screen(buffer, start, end)`: can any rule match the audit line at buffer[start:end]? Never copies; never says no wrongly."""
@@ -67,10 +69,15 @@ class Done(msgspec.Struct, frozen=True, gc=False):
 
 
 class Later(msgspec.Struct, frozen=True, gc=False):
-    """Not now; offer it again after `delay_s` seconds. `reason` is for the operator."""
+    """Not now; offer it again after `delay_s` seconds. `reason` is for the operator.
+
+    held: the sink's own choice (it groups, it is night) and no trouble: counted neither as a try nor as a retry. Held
+    for 0 s is an event whose turn comes after this one's answers are durable; nothing is stored about it.
+    """
 
     delay_s: float
     reason: str = ""
+    held: bool = False
 
 
 class Refused(msgspec.Struct, frozen=True, gc=False):
@@ -87,6 +94,8 @@ class Sink(Protocol):
 
     name: the operator's name for it. takes_updates: whether it wants revision 1 of an id it was given before.
     required: whether a full backlog of this sink makes acknowledgements wait (else its oldest events become dead letters).
+
+    A sink may have more; `forwarder.delivery` says what.
     """
 
     name: str
@@ -98,6 +107,65 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Release connections. Called once, after the last deliver."""
+
+
+class AuditSink(Protocol):
+    """Where the audit events themselves go; otherwise as Sink. One class may be both, by its setting `stream`.
+
+    At-least-once: what was under way when the process ended, or was not acknowledged to its sender, comes again.
+    """
+
+    name: str
+
+    def deliver(self, events: Sequence[OutgoingEvent]) -> Sequence[Outcome]:
+        """One outcome per event, in order. Refused is counted and gone: an audit stream has no dead letters."""
+
+    def close(self) -> None:
+        """Release connections. Called once, after the last deliver."""
+
+
+Stream = Literal["friction", "audit"]
+Stage = Literal["RequestReceived", "ResponseStarted", "ResponseComplete", "Panic"]
+
+
+class StreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the settings of every sink begin with that can take audit events.
+
+    stream: `friction` events, or the `audit` events themselves; the rest here is about an audit stream only.
+    select: which audit events, each item as the `match` of a rule; one that fits is enough; empty: all.
+    stages: RequestReceived, ResponseStarted, ResponseComplete, Panic; empty: all that the audit policy lets through.
+    ignore_system: leave out what controllers, kubelets, service accounts and the robots of `detection.robots` do.
+    redact: hide secret and config map data, tokens, credentials in commands; false sends lines as they came.
+    when_down: `drop`: when the queue is full its oldest events are dropped and counted, and nothing else waits for this
+    sink. `block`: what it has not taken is not acknowledged to its sender, so nothing is lost while it is down, and
+    everything waits.
+    queue_events: how many events wait in memory at most. queue_bytes: and how many bytes of them.
+    """
+
+    stream: Stream = "friction"
+    select: list[dict[str, Any]] = []
+    stages: list[Stage] = []
+    ignore_system: bool = False
+    redact: bool = True
+    when_down: Literal["drop", "block"] = "drop"
+    queue_events: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
+    queue_bytes: int | str = 32 << 20
+
+
+class Tap(Protocol):
+    """Somebody who watches what passes. Never in the way: both calls return at once, raise nothing, and hold no more than
+    their own bound. Called from the event loop, after what is shown is durable.
+    """
+
+    @property
+    def wants_audit(self) -> bool:
+        """Whether anybody watches audit events now; only then are all lines decoded."""
+
+    def friction(self, events: Sequence[FrictionEvent]) -> None:
+        """Friction events as detected: repeats of a batch that was sent again are among them."""
+
+    def audit(self, events: Sequence[OutgoingEvent]) -> None:
+        """Audit events of a batch, while `wants_audit`."""
 
 
 class Source(Protocol):

@@ -2,8 +2,9 @@
 
 The acknowledgement is the last step. A source hands a batch to `submit` and acknowledges when it returns. `submit`
 returns when every friction event and every dead letter of the batch is committed in the outbox (fsynced); a batch that
-gave neither needs no commit. If anything on the way fails, `submit` raises, nothing of the batch was kept, the source
-does not acknowledge, and the sender sends again; what was kept by an earlier try is a duplicate by its id.
+gave neither needs no commit. A sink of the audit stream with `when_down: block` must have taken the batch too. If
+anything on the way fails, `submit` raises, the source does not acknowledge, and the sender sends again; what was kept
+by an earlier try is a duplicate by its id.
 
 The ledger of lines is counted here, once per accepted batch: received = unmatched + matched + rejected.
 
@@ -20,16 +21,27 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from forwarder import __version__
-from forwarder.contracts import Batch, DeadLetter, Line, Source, Stopping, Submit
-from forwarder.delivery import Delivery
+from forwarder.alerts.audit import as_event
+from forwarder.contracts import Batch, DeadLetter, Line, Source, Stopping, Submit, Tap
+from forwarder.delivery import Delivery, Stream
 from forwarder.detection.detector import Detector, Malformed
 from forwarder.detection.loader import load_rules
 from forwarder.detection.rules import RuleSet
+from forwarder.detection.selection import selection
 from forwarder.errors import ConfigError, ForwarderError, ShuttingDown
 from forwarder.events import redact
+from forwarder.events.audit import AuditEvent
 from forwarder.events.friction import FrictionEvent
-from forwarder.outbox import Ledger, Outbox, SinkInfo, read_ledger
-from forwarder.registry import Loaded, build_sink, build_source
+from forwarder.events.outgoing import OutgoingEvent
+from forwarder.outbox import Outbox, SinkInfo, read_ledger, show
+from forwarder.registry import (
+    Loaded,
+    build_audit_sink,
+    build_sink,
+    build_source,
+    takes_audit_events,
+    takes_audit_stream,
+)
 from forwarder.tasks import cancel, spawn
 from forwarder.telemetry import Telemetry
 from forwarder.wire.budget import ByteBudget
@@ -50,8 +62,17 @@ class Pipeline:
         """Reads the rules and makes every part; opens nothing. Raises ConfigError."""
         self.loaded = loaded
         self.telemetry = telemetry
-        self.detector = self._detector(load_rules(loaded.rules))
-        self.sinks = {name: build_sink(name, loaded, telemetry) for name in loaded.sinks}
+        self.detector = self._detector(self._rules())
+        audit = [name for name, (_, settings) in loaded.sinks.items() if takes_audit_stream(settings)]
+        self.sinks = {name: build_sink(name, loaded, telemetry) for name in loaded.sinks if name not in audit}
+        self.streams = {name: self._stream(name) for name in audit}
+        # Of the sinks for people, which audit events are theirs; these go by way of the outbox.
+        self._told = {
+            name: self._selected(name)
+            for name, (_, settings) in loaded.sinks.items()
+            if takes_audit_events(settings) and name not in audit
+        }
+        self._taps: list[Tap] = []
         budget = ByteBudget()
         self.sources: dict[str, Source] = {
             name: build_source(name, loaded, self.detector.screen, telemetry, budget) for name in loaded.sources
@@ -60,7 +81,13 @@ class Pipeline:
         self.outbox = Outbox(
             loaded.outbox_path,
             [
-                SinkInfo(sink.name, takes_updates=sink.takes_updates, required=sink.required, max_waiting_events=limit)
+                SinkInfo(
+                    sink.name,
+                    takes_updates=sink.takes_updates,
+                    required=sink.required,
+                    max_waiting_events=min(limit, getattr(sink, "max_waiting_events", limit)),
+                    holds=getattr(sink, "holds", False),
+                )
                 for sink in self.sinks.values()
             ],
             max_bytes=loaded.outbox_max_bytes,
@@ -70,6 +97,7 @@ class Pipeline:
         self._rules_seen = self._rules_state()
         self._closing = False
         self._refused_at = -REFUSED_LATELY_S
+        self.look_at_taps()
         self._started: set[str] = set()
         telemetry["forwarder_info"].labels(__version__).set(1)
         for _, settings in loaded.sources.values():  # known from the start, so that one that stays silent is missed
@@ -92,6 +120,8 @@ class Pipeline:
         try:
             for delivery in self._deliveries:
                 delivery.start()
+            for stream in self.streams.values():
+                stream.start()
             background = [
                 spawn(self._gauges(), name="gauges"),
                 spawn(self._watch_rules(), name="watch-rules"),
@@ -152,8 +182,12 @@ class Pipeline:
         deadline = time.monotonic() + SINKS_STOP_S
         for delivery in self._deliveries:
             delivery.stop_soon()
+        for stream in self.streams.values():
+            stream.stop_soon(SINKS_STOP_S / 2)
         for delivery in self._deliveries:
             delivery.stop(max(0.1, deadline - time.monotonic()))
+        for stream in self.streams.values():
+            stream.join(max(0.1, deadline - time.monotonic()))
         self.outbox.close()
 
     # --- the way of a batch ------------------------------------------------------------------------------------------
@@ -180,8 +214,15 @@ class Pipeline:
         dead: list[DeadLetter] = list(batch.rejected)
         reasons: Counter[str] = Counter(letter.reason for letter in batch.rejected)
         matched = 0
+        keep = self.detector.screen.everything
+        audit: list[OutgoingEvent] = []
         for position, line in enumerate(batch.lines):
-            examined = self.detector.examine(line.data, cluster=batch.cluster, time_s=line.time_s or time.time())
+            examined = self.detector.examine(
+                line.data, cluster=batch.cluster, time_s=line.time_s or time.time(), keep=keep
+            )
+            audit.extend(
+                OutgoingEvent(event, data, batch.cluster or self.detector.cluster) for event, data in examined.audit
+            )
             if examined.malformed:
                 dead.extend(self._dead_letter(malformed, line, batch.origin) for malformed in examined.malformed)
                 reasons[examined.malformed[0].reason] += 1
@@ -190,19 +231,54 @@ class Pipeline:
             events.extend(examined.events)
             if position % SLICE_LINES == SLICE_LINES - 1:
                 await asyncio.sleep(0)
-        if events or dead:
-            await self._commit(events, dead)
+        directed = [
+            (name, as_event(event, name))
+            for name, selected in self._told.items()
+            for event in audit
+            if selected(event.original)
+        ]
+        if events or dead or directed:
+            await self._commit(events, dead, directed)
             self.telemetry["forwarder_accept_seconds"].observe(time.monotonic() - began)
+        if audit:
+            await self._pass_on(audit)
         self._count(source, batch, matched, reasons, events)
+        for tap in self._taps:
+            if events:
+                tap.friction(events)
+            if audit and tap.wants_audit:
+                tap.audit(audit)
 
-    async def _commit(self, events: Sequence[FrictionEvent], dead: Sequence[DeadLetter]) -> None:
+    async def _commit(
+        self,
+        events: Sequence[FrictionEvent],
+        dead: Sequence[DeadLetter],
+        directed: Sequence[tuple[str, FrictionEvent]] = (),
+    ) -> None:
         # shielded: a source that gives up waiting must not tear a batch out of a group that is being written
-        future = asyncio.wrap_future(self.outbox.commit(events, dead))
+        future = asyncio.wrap_future(self.outbox.commit(events, dead, directed))
         future.add_done_callback(_looked_at)
         result = await asyncio.shield(future)
         counter = self.telemetry["forwarder_events"]
         for name in ("new", "update", "duplicate", "expired"):
             counter.labels(name).inc(getattr(result, name))
+
+    async def _pass_on(self, audit: Sequence[OutgoingEvent]) -> None:
+        """To every audit stream; returns when those that block have taken it. Whoever gives up waiting withdraws it."""
+        waiting: list[asyncio.Future[None]] = []
+        try:
+            waiting.extend(
+                asyncio.wrap_future(taken) for stream in self.streams.values() if (taken := stream.put(audit))
+            )
+            for one in waiting:
+                await one
+        except asyncio.CancelledError as error:
+            if self._closing:
+                raise ShuttingDown("the audit streams are shutting down") from error
+            raise
+        finally:
+            for one in waiting:
+                one.cancel()
 
     def _count(
         self, source: str, batch: Batch, matched: int, reasons: Counter[str], events: Sequence[FrictionEvent]
@@ -232,13 +308,39 @@ class Pipeline:
             payload=malformed.data if self.loaded.config.outbox.keep_payloads else None,
         )
 
+    # --- who else is shown what passes -------------------------------------------------------------------------------
+
+    def attach(self, tap: Tap) -> None:
+        """Show it what is accepted from now on."""
+        self._taps.append(tap)
+        self.look_at_taps()
+
+    def look_at_taps(self) -> None:
+        """Whether every line has to be decoded; a tap whose `wants_audit` changed has this called, in the event loop."""
+        passed_on = bool(self.streams) or bool(self._told)
+        self.detector.screen.everything = passed_on or any(tap.wants_audit for tap in self._taps)
+
+    def _stream(self, name: str) -> Stream:
+        _, settings = self.loaded.sinks[name]
+        sink = build_audit_sink(name, self.loaded, self.telemetry)
+        return Stream(sink, settings, self._selected(name), self.telemetry)
+
+    def _selected(self, name: str) -> Callable[[AuditEvent], bool]:
+        _, settings = self.loaded.sinks[name]
+        return selection(
+            self.loaded.selections.get(name, ()),
+            settings.stages,
+            ignore_system=settings.ignore_system,
+            robots=self.loaded.config.detection.robots,
+        )
+
     # --- rules that change while we run ------------------------------------------------------------------------------
 
     def reload(self) -> bool:
         """Load the rules again; a set that does not load leaves the running one in place. Whether the new one is in force."""
         self._rules_seen = self._rules_state()
         try:
-            detector = self._detector(load_rules(self.loaded.rules))
+            detector = self._detector(self._rules())
         except ConfigError as error:
             self.telemetry["forwarder_rules_reloads"].labels("refused").inc()
             log.error(
@@ -255,6 +357,12 @@ class Pipeline:
         self.telemetry["forwarder_rules_loaded"].set(len(detector.ruleset.rules))
         log.info("rules loaded again: %d in force", len(detector.ruleset.rules))
         return True
+
+    def _rules(self) -> RuleSet:
+        """Raises ConfigError. No rules at all are for a receiver that only passes audit events on."""
+        if self.loaded.rules or not all(takes_audit_events(settings) for _, settings in self.loaded.sinks.values()):
+            return load_rules(self.loaded.rules)
+        return RuleSet(rules=(), ignore_namespaces=(), warnings=(), files=())
 
     def _detector(self, ruleset: RuleSet) -> Detector:
         settings = self.loaded.config.detection
@@ -295,7 +403,7 @@ class Pipeline:
         counts = self.detector.screen.counts
         while True:
             try:
-                self.show(await asyncio.to_thread(read_ledger, self.loaded.outbox_path))
+                show(await asyncio.to_thread(read_ledger, self.loaded.outbox_path), self.telemetry)
                 told = ""
             except (ForwarderError, OSError) as error:
                 if str(error) != told:
@@ -304,19 +412,6 @@ class Pipeline:
             self.telemetry["forwarder_screen_fallback"].inc(counts.fallback - fallback)
             fallback = counts.fallback
             await asyncio.sleep(GAUGES_EVERY_S)
-
-    def show(self, ledger: Ledger) -> None:
-        """Put the durable ledger into the gauges."""
-        telemetry = self.telemetry
-        for sink in ledger.sinks:
-            name = sink.name
-            telemetry["forwarder_sink_eligible"].labels(name).set(sink.eligible)
-            telemetry["forwarder_sink_delivered"].labels(name).set(sink.delivered)
-            telemetry["forwarder_sink_waiting"].labels(name).set(sink.waiting)
-            telemetry["forwarder_sink_dead"].labels(name).set(sink.dead)
-            telemetry["forwarder_sink_oldest_seconds"].labels(name).set(sink.oldest_waiting_s or 0)
-        telemetry["forwarder_dead_letters"].set(ledger.dead_letters)
-        telemetry["forwarder_outbox_bytes"].set(ledger.bytes)
 
 
 def _looked_at(future: asyncio.Future[Any]) -> None:

@@ -22,8 +22,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from forwarder.contracts import Screen, Sink, Source
+from forwarder.alerts.alerter import AlertSettings
+from forwarder.contracts import AuditSink, Screen, Sink, Source, StreamSettings
 from forwarder.detection.actors import ROBOTS
+from forwarder.detection.loader import load_selection
+from forwarder.detection.rules import Rule
 from forwarder.errors import ConfigError
 from forwarder.settings import Document, convert, expand, nearest, parse_bytes, resolve_path, rooted, shipped
 from forwarder.telemetry import Telemetry
@@ -31,15 +34,28 @@ from forwarder.wire.budget import ByteBudget
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """Where a component stands: its module, its class, and the class of its settings."""
+    """Where a component stands: its module, its class, the class of its settings, and the extra that it needs."""
 
     module: str
     component: str
     settings: str
+    extra: str = ""
 
     def load(self) -> tuple[Any, type[Any]]:
-        module = importlib.import_module(self.module)
+        """Raises ConfigError when a library that it needs is not installed."""
+        module = self.imported()
         return getattr(module, self.component), getattr(module, self.settings)
+
+    def imported(self) -> Any:
+        """Its module. Raises ConfigError as `load` does."""
+        try:
+            return importlib.import_module(self.module)
+        except ModuleNotFoundError as error:
+            if not self.extra or (error.name or "").startswith("forwarder"):
+                raise
+            raise ConfigError(
+                f"{error.name} is not installed: pip install 'friction-forwarder[{self.extra}]'", where=self.module
+            ) from None
 
 
 SOURCES: dict[str, Entry] = {
@@ -49,7 +65,16 @@ SOURCES: dict[str, Entry] = {
 
 SINKS: dict[str, Entry] = {
     "backend": Entry("forwarder.sinks.backend", "BackendSink", "BackendSinkSettings"),
+    "stdout": Entry("forwarder.sinks.stdout", "StdoutSink", "StdoutSettings"),
+    "slack": Entry("forwarder.sinks.slack", "SlackSink", "SlackSettings", extra="notify"),
+    "notify": Entry("forwarder.sinks.notify", "NotifySink", "NotifySettings", extra="notify"),
+    "falco": Entry("forwarder.sinks.falco", "FalcoSink", "FalcoSettings"),
+    "forward": Entry("forwarder.sinks.forward", "ForwardSink", "ForwardSinkSettings"),
+    "file": Entry("forwarder.sinks.file", "FileSink", "FileSinkSettings"),
+    "falcosidekick": Entry("forwarder.sinks.falcosidekick", "FalcosidekickSink", "FalcosidekickSettings"),
 }
+
+NOT_OFF_THE_BACKEND = ("backend",)  # it would send its events to a backend again
 
 
 class DetectionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,13 +132,27 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log: LogSettings = LogSettings()
 
 
+class ExitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What stands beside the key `backend` where sinks hang off it. backend, log: read elsewhere."""
+
+    backend: Any = None
+    log: Any = None
+    sinks: dict[str, Any] = {}
+    outbox: OutboxSettings = OutboxSettings(path="onward.db")
+    telemetry: TelemetrySettings = TelemetrySettings(listen="")
+
+
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked configuration: typed settings of every component, and the folder that relative paths start from."""
+    """A checked configuration: typed settings of every component, and the folder that relative paths start from.
+
+    selections: by sink of audit events, what its `select` says.
+    """
 
     config: Config
     base: Path
     sources: dict[str, tuple[Entry, Any]]
     sinks: dict[str, tuple[Entry, Any]]
+    selections: dict[str, list[Rule]] = {}
 
     @property
     def rules(self) -> list[Path]:
@@ -130,7 +169,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
 def load_config(document: Document, environ: Mapping[str, str]) -> Loaded:
     """Check a settings document as a whole, before anything is opened. Raises ConfigError."""
-    document = expand(document, environ)
+    document = _split(expand(document, environ))
     config = convert(document, Config)
     sources = _typed(document, "sources", SOURCES, config.sources)
     sinks = _typed(document, "sinks", SINKS, config.sinks)
@@ -142,9 +181,40 @@ def load_config(document: Document, environ: Mapping[str, str]) -> Loaded:
         raise ConfigError(
             f"no sink: say under `sinks:` where friction events go ({', '.join(SINKS)})", where=document.file
         )
-    loaded = Loaded(config=config, base=Path(document.file).parent, sources=sources, sinks=sinks)
+    selections = {
+        name: load_selection(document, ("sinks", name, "select"))
+        for name, (_, settings) in sinks.items()
+        if takes_audit_events(settings) and settings.select
+    }
+    loaded = Loaded(config=config, base=Path(document.file).parent, sources=sources, sinks=sinks, selections=selections)
     _ = loaded.outbox_max_bytes
     return loaded
+
+
+def load_exits(document: Document) -> Loaded | None:
+    """The `sinks`, `outbox` and `telemetry` of a backend's settings, where variables are expanded: where first-seen events
+    go on to. None where no sink is named. Raises ConfigError.
+    """
+    config = convert(document, ExitsConfig)
+    for name, settings in config.sinks.items():
+        kind = settings.get("type", name) if isinstance(settings, dict) else name
+        if kind in NOT_OFF_THE_BACKEND:
+            raise ConfigError(
+                f"`sinks.{name}`: a sink of type {kind} belongs into a receiver; this is the backend",
+                where=document.where(("sinks", name)),
+            )
+    kinds = {name: entry for name, entry in SINKS.items() if name not in NOT_OFF_THE_BACKEND}
+    sinks = _typed(document, "sinks", kinds, config.sinks)
+    for name, (_, typed) in sinks.items():
+        if takes_audit_events(typed):
+            raise ConfigError(
+                f"`sinks.{name}.stream`: audit events pass through receivers only; here it can be friction",
+                where=document.where(("sinks", name, "stream")),
+            )
+    whole = Config(sinks=config.sinks, outbox=config.outbox, telemetry=config.telemetry)
+    loaded = Loaded(config=whole, base=Path(document.file).parent, sources={}, sinks=sinks)
+    _ = loaded.outbox_max_bytes
+    return loaded if sinks else None
 
 
 def build_source(name: str, loaded: Loaded, screen: Screen, telemetry: Telemetry, budget: ByteBudget) -> Source:
@@ -156,12 +226,46 @@ def build_source(name: str, loaded: Loaded, screen: Screen, telemetry: Telemetry
     return source
 
 
+def takes_audit_events(settings: Any) -> bool:
+    """Whether a sink with these settings is given the audit stream instead of friction events."""
+    return isinstance(settings, StreamSettings | AlertSettings) and settings.stream == "audit"
+
+
+def takes_audit_stream(settings: Any) -> bool:
+    """Whether they reach it as a stream; those for people go by way of the outbox."""
+    return takes_audit_events(settings) and not isinstance(settings, AlertSettings)
+
+
 def build_sink(name: str, loaded: Loaded, telemetry: Telemetry) -> Sink:
-    """The sink of that name; nothing is opened yet."""
+    """The sink of friction events of that name; nothing is opened yet."""
+    sink: Sink = _built(name, loaded, telemetry)
+    return sink
+
+
+def build_audit_sink(name: str, loaded: Loaded, telemetry: Telemetry) -> AuditSink:
+    """The sink of audit events of that name; nothing is opened yet."""
+    sink: AuditSink = _built(name, loaded, telemetry)
+    return sink
+
+
+def _built(name: str, loaded: Loaded, telemetry: Telemetry) -> Any:
     entry, settings = loaded.sinks[name]
     component, _ = entry.load()
-    sink: Sink = component(name, settings, telemetry)
-    return sink
+    return component(name, settings, telemetry)
+
+
+def _split(document: Document) -> Document:
+    """An entry under `sinks` that stands for several becomes several; its module's `split` says which."""
+    given = document.data.get("sinks")
+    if not isinstance(given, dict):
+        return document
+    sinks: dict[str, Any] = {}
+    for name, settings in given.items():
+        kind = settings.get("type", name) if isinstance(settings, dict) else name
+        split = getattr(SINKS[kind].imported(), "split", None) if kind in SINKS else None
+        parts = split(name, settings) if split and isinstance(settings, dict) else {name: settings}
+        sinks |= {part: {"type": kind, **one} for part, one in parts.items()} if split else parts
+    return msgspec.structs.replace(document, data={**document.data, "sinks": sinks})
 
 
 def _typed(
@@ -170,7 +274,7 @@ def _typed(
     typed: dict[str, tuple[Entry, Any]] = {}
     for name, settings in given.items():
         where = document.where((section, name))
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", name):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}(?:\.[A-Za-z0-9][A-Za-z0-9_-]{0,39})?", name):
             raise ConfigError(f"`{section}.{name}`: a name has up to 40 letters, digits, `-` and `_`", where=where)
         if settings is not None and not isinstance(settings, dict):
             raise ConfigError(f"`{section}.{name}`: expected its settings as a mapping", where=where)

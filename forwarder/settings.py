@@ -71,7 +71,10 @@ def parse_document(text: str, file: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{file}:{mark.line + 1}" if mark else file
-        raise ConfigError(f"not valid YAML: {error.problem or error.context}", where=where) from None
+        problem = error.problem or error.context or ""
+        if "nesting depth" in problem:  # libyaml 0.2.6 has a limit of its own, and may look ahead past ours
+            raise ConfigError("nested too deeply", where=where) from None
+        raise ConfigError(f"not valid YAML: {problem}", where=where) from None
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"not valid YAML: {type(error).__name__}", where=file) from None
     data = _plain(node, (), lines, file, _Budget()) if node is not None else None

@@ -1,8 +1,9 @@
 """The product in a kind cluster: `python -m kind.run up | test | down` (`make kind-up`, `kind-test`, `kind-down`).
 
 up    the cluster of cluster.yaml, both images loaded into it, and what `forwarder init --kubernetes` writes, applied
-test  the actions of scenario.yaml through kubectl, once with everything up and once with the receivers gone meanwhile;
-      the backend must hold exactly the events that the scenario names; the scores are printed
+test  the actions of scenario.yaml through kubectl: with everything up, with the receivers gone meanwhile, and through the
+      sidecar in the four ways of sidecars.py; each time the backend must hold exactly the events that the scenario names;
+      the scores are printed
 down  the cluster is deleted, with the keys that were made for it
 
 Everything of a cluster stands in .kind/, which git ignores.
@@ -18,12 +19,14 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from tests.e2e.scenario import Scenario, difference, load
+from kind.sidecars import USER, WAYS, Sidecars
+from tests.e2e.scenario import Event, Scenario, difference, load
 from tests.e2e.stage import Stage
 
 ROOT = Path(__file__).parents[1]
@@ -88,15 +91,16 @@ def up() -> None:
 
 
 def test() -> None:
-    """Both runs, each compared exactly. Raises SystemExit with what differs."""
+    """Every run, each compared exactly. Raises SystemExit with what differs."""
     scenario = load()
     with _backend(scenario) as get:
-        _play(scenario, get, "everything up")
-        _play(scenario, get, "receivers gone meanwhile", without_receivers=True)
+        _play(scenario, get, Part("everything up"))
+        _play(scenario, get, _receivers_gone(scenario))
         rotated = _output("docker", "exec", CONTROL_PLANE, "ls", "/var/log/kubernetes/audit").split()
         print(f"the audit log was rotated {len(rotated) - 1} times")
         if len(rotated) < 2:
             raise SystemExit("the audit log was never rotated, so rotation was not tested")
+        _through_sidecars(scenario, get)
         print("\nscore  service")
         for entity in get("/api/v1/entities?limit=20"):
             print(f"{entity['score']:5.1f}  {entity['entity_ref']}")
@@ -127,22 +131,24 @@ def write_overlay(state: Path) -> Path:
 def write_people(scenario: Scenario) -> None:
     """A kubeconfig for everybody in the scenario, with a certificate that the cluster's own authority signed."""
     STATE.mkdir(mode=0o700, exist_ok=True)
+    for name, person in scenario.people.items():
+        made = _user_kubeconfig(person.user, person.groups)
+        if person.user == "system:anonymous":
+            made["users"][0]["user"] = {}
+        path = kubeconfig(name)
+        path.touch(0o600)
+        path.write_text(json.dumps(made))
+
+
+def _user_kubeconfig(user: str, groups: Sequence[str]) -> dict[str, Any]:
+    """For somebody of that name and in those groups, as seen from this machine."""
     outside = json.loads(
         _output("kubectl", "config", "view", "--raw", "-o", "json", stdin="", kubeconfig=_kind_kubeconfig())
     )
-    cluster = outside["clusters"][0]["cluster"]
-    for name, person in scenario.people.items():
-        user: dict[str, Any] = {}
-        if person.user != "system:anonymous":
-            groups = [word for group in person.groups for word in ("--org", group)]
-            made = _output(
-                "docker", "exec", CONTROL_PLANE, "kubeadm", "kubeconfig", "user", "--client-name", person.user, *groups
-            )
-            view = ("kubectl", "config", "view", "--raw", "-o", "json", "--kubeconfig", "/dev/stdin")
-            user = json.loads(_output(*view, stdin=made))["users"][0]["user"]
-        path = kubeconfig(name)
-        path.touch(0o600)
-        path.write_text(json.dumps(kubeconfig_of(cluster, user)))
+    words = [word for group in groups for word in ("--org", group)]
+    made = _output("docker", "exec", CONTROL_PLANE, "kubeadm", "kubeconfig", "user", "--client-name", user, *words)
+    view = ("kubectl", "config", "view", "--raw", "-o", "json", "--kubeconfig", "/dev/stdin")
+    return kubeconfig_of(outside["clusters"][0]["cluster"], json.loads(_output(*view, stdin=made))["users"][0]["user"])
 
 
 def kubeconfig_of(cluster: dict[str, Any], user: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +174,55 @@ def _kind_kubeconfig() -> str:
 # --- playing ---------------------------------------------------------------------------------------------------------
 
 
-def _play(scenario: Scenario, get: Callable[[str], Any], title: str, *, without_receivers: bool = False) -> None:
+def _nothing(_: Path) -> None: ...
+
+
+class Part(NamedTuple):
+    """One playing of the scenario. sessions: open shells too, which wait until the backend shows them. before, after: what
+    is done around the actions, given a scratch folder. check: what else must be true of the events.
+    """
+
+    title: str
+    sessions: bool = True
+    before: Callable[[Path], None] = _nothing
+    after: Callable[[Path], None] = _nothing
+    check: Callable[[list[Event]], None] = lambda _: None
+
+
+def _receivers_gone(scenario: Scenario) -> Part:
+    kubectl = ("kubectl", "--kubeconfig", str(kubeconfig(scenario.setup)), "-n", NAMESPACE)
+    receivers = "app.kubernetes.io/component=receiver"
+
+    def before(_: Path) -> None:
+        _run(*kubectl, "scale", "statefulset/friction-forwarder", "--replicas=0")
+        _run(*kubectl, "wait", "--for=delete", "pod", "-l", receivers, "--timeout=150s")
+
+    def after(_: Path) -> None:
+        _run(*kubectl, "scale", "statefulset/friction-forwarder", "--replicas=2")
+
+    return Part("receivers gone meanwhile", sessions=False, before=before, after=after)
+
+
+def _through_sidecars(scenario: Scenario, get: Callable[[str], Any]) -> None:
+    """The agents stand aside; in each way every event has to come through the sidecar."""
+    kubectl = ("kubectl", "--kubeconfig", str(kubeconfig(scenario.setup)))
+    sidecars = Sidecars(_run, _output, kubectl, STATE)
+    outside = _user_kubeconfig(USER, ())
+    outside["clusters"][0]["cluster"]["server"] = "https://kubernetes.default.svc"
+    sidecars.prepare((sys.executable, "-m", "forwarder"), json.dumps(outside))
+    try:
+        for way in WAYS:
+            sidecars.start(way)
+            part = Part(
+                way.title, way.sessions, after=partial(sidecars.played, way), check=partial(sidecars.check, way)
+            )
+            _play(scenario, get, part)
+            sidecars.stop(way)
+    finally:
+        sidecars.finish()
+
+
+def _play(scenario: Scenario, get: Callable[[str], Any], part: Part) -> None:
     """Play everything that can be played; the backend then holds exactly its events, whatever came before."""
     kubectl = ("kubectl", "--kubeconfig", str(kubeconfig(scenario.setup)), "-n", NAMESPACE)
     (node,) = _output(*kubectl, "get", "nodes", "-l", SCENARIO_LABEL, "-o", "name").split()
@@ -177,30 +231,26 @@ def _play(scenario: Scenario, get: Callable[[str], Any], title: str, *, without_
     def events() -> list[dict[str, Any]]:
         return [event for event in get("/api/v1/events?limit=1000") if event["timestamp"] >= began]
 
-    with tempfile.TemporaryDirectory(dir=STATE) as folder:
+    with tempfile.TemporaryDirectory(dir=STATE) as scratch:
+        folder = Path(scratch)
         stage = Stage(
-            scenario, kubeconfig=kubeconfig, events=events, folder=Path(folder), kubectl="kubectl",
+            scenario, kubeconfig=kubeconfig, events=events, folder=folder, kubectl="kubectl",
             words={"node": node.removeprefix("node/"), "image": SCENARIO_IMAGE},
         )  # fmt: skip
         for namespace in namespaces(scenario):
             _run(*kubectl, "delete", "namespace", namespace, "--ignore-not-found", "--wait")  # of an earlier run
         began = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         stage.prepare()
-        actions = scenario.actions
-        if without_receivers:
-            actions = tuple(action for action in actions if not action.stays_open)  # those wait for the backend
-            _run(*kubectl, "scale", "statefulset/friction-forwarder", "--replicas=0")
-            _run(
-                *kubectl, "wait", "--for=delete", "pod", "-l", "app.kubernetes.io/component=receiver", "--timeout=150s"
-            )
+        actions = tuple(action for action in scenario.actions if part.sessions or not action.stays_open)
+        part.before(folder)
         stage.play(actions)
-        if without_receivers:
-            _run(*kubectl, "scale", "statefulset/friction-forwarder", "--replicas=2")
+        part.after(folder)
         expected = stage.expected(actions)
         differs = _settled(lambda: difference(expected, events()))
     if differs:
-        raise SystemExit(f"{title}: not exactly the expected events\n{differs}")
-    print(f"{title}: exactly {len(expected)} events from {len(actions)} actions")
+        raise SystemExit(f"{part.title}: not exactly the expected events\n{differs}")
+    part.check(events())
+    print(f"{part.title}: exactly {len(expected)} events from {len(actions)} actions")
 
 
 def namespaces(scenario: Scenario) -> list[str]:

@@ -34,6 +34,7 @@ NO_TEST_OF_THEIR_OWN = {
     "sidecar/sidecar.py": "tests/e2e/sidecar/test_sidecar.py runs it",
     "sidecar/supervisor.py": "tests/e2e/sidecar/test_sidecar.py kills and reloads what it keeps",
     "sidecar/tunnel.py": "tests/e2e/sidecar/test_tunnel.py: it is sockets through and through",
+    "wire/forward_sender.py": "tests/e2e/sinks/test_forward.py: it is sockets through and through",
     "up.py": "tests/e2e/test_cli.py runs it",
 }
 

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,13 @@ import pytest
 
 from forwarder.contracts import Batch, DeadLetter, Line, Submit
 from forwarder.errors import ConfigError, Overloaded, ShuttingDown
+from forwarder.events.friction import FrictionEvent
+from forwarder.events.outgoing import OutgoingEvent
 from forwarder.outbox import dead_letters, read_ledger
 from forwarder.pipeline import Pipeline
 from forwarder.registry import load_config
 from forwarder.settings import parse_document
+from forwarder.tasks import spawn
 from forwarder.telemetry import Telemetry
 
 LOG = [line for line in Path("tests/data/control-plane/audit.log").read_bytes().splitlines() if b'"exec"' in line]
@@ -39,11 +42,11 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Pipeline]]:
     """Pipelines with an open outbox, a file source that is never run, and a backend that nobody serves."""
     opened: list[Pipeline] = []
 
-    def build(*, sources: dict[str, Any] | None = None, **outbox: Any) -> Pipeline:
+    def build(*, sources: dict[str, Any] | None = None, sinks: dict[str, Any] | None = None, **outbox: Any) -> Pipeline:
         (tmp_path / "rules.yaml").write_text(RULES)
         settings = {
             "sources": {"file": {"path": str(tmp_path / "audit.log")}, **(sources or {})},
-            "sinks": {"backend": {"url": "http://127.0.0.1:9"}},
+            "sinks": {"backend": {"url": "http://127.0.0.1:9"}, **(sinks or {})},
             "detection": {"rules": ["rules.yaml"]},
             "outbox": {"path": "outbox.db", **outbox},
         }
@@ -276,3 +279,146 @@ def test_bad_rules_stop_a_start(make: Callable[..., Pipeline], tmp_path: Path) -
     pipeline.loaded.rules[0].write_text("rules: []")
     with pytest.raises(ConfigError, match="no rules in it"):
         Pipeline(pipeline.loaded, Telemetry())
+
+
+# --- audit streams and taps ------------------------------------------------------------------------------------------
+
+TAIL = {"tail": {"type": "stdout", "stream": "audit", "when_down": "block"}}
+
+
+class FakeStream:
+    """What it was given, and one future for each time."""
+
+    def __init__(self) -> None:
+        self.given: list[OutgoingEvent] = []
+        self.taken: list[Future[None]] = []
+        self.asked = asyncio.Event()
+
+    def put(self, events: Sequence[OutgoingEvent]) -> Future[None]:
+        self.given += events
+        self.taken.append(Future())
+        self.asked.set()
+        return self.taken[-1]
+
+
+class FakeTap:
+    wants_audit = False
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def friction(self, events: Sequence[FrictionEvent]) -> None:
+        self.seen += [event.type for event in events]
+
+    def audit(self, events: Sequence[OutgoingEvent]) -> None:
+        self.seen += [event.original.verb for event in events]
+
+
+def streamed(make: Callable[..., Pipeline]) -> tuple[Pipeline, FakeStream]:
+    pipeline, stream = make(sinks=TAIL), FakeStream()
+    assert set(pipeline.streams) == {"tail"}
+    assert set(pipeline.sinks) == {"backend"}
+    pipeline.streams = {"tail": stream}  # type: ignore[dict-item]
+    return pipeline, stream
+
+
+async def test_a_batch_is_acknowledged_when_its_audit_stream_has_it(make: Callable[..., Pipeline]) -> None:
+    """Every line passes the screen then, and friction is found in them as ever."""
+    pipeline, stream = streamed(make)
+    assert pipeline.detector.screen(QUIET, 0, len(QUIET))
+    submitting = spawn(pipeline.submit_for("file")(batch(QUIET, *EXECS, b"not json")), name="submit")
+    await stream.asked.wait()
+    await asyncio.sleep(0.05)
+    assert not submitting.done()
+    assert read_ledger(pipeline.loaded.outbox_path).new == 4
+    stream.taken[0].set_result(None)
+    await submitting
+    assert len(stream.given) == 1 + len(EXECS)
+    assert lines(pipeline) == {"received": 10, "unmatched": 1, "matched": 8, "rejected": 1}
+
+
+async def test_a_source_that_gives_up_waiting_withdraws_its_events(make: Callable[..., Pipeline]) -> None:
+    """It sends them again; what the stream had not sent by then is not sent twice."""
+    pipeline, stream = streamed(make)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(pipeline.submit_for("file")(batch(QUIET)), 0.05)
+    assert stream.taken[0].cancelled()
+    assert lines(pipeline)["received"] == 0
+
+
+@pytest.mark.parametrize("error", [Overloaded("behind"), ShuttingDown("closing"), RuntimeError("a bug")])
+async def test_a_stream_that_refuses_leaves_the_batch_unacknowledged(
+    make: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A full queue, a shutdown, a bug."""
+    pipeline, stream = streamed(make)
+    monkeypatch.setattr(stream, "put", failing(error))
+    assert not await acknowledged(pipeline.submit_for("file"), batch(QUIET))
+    assert lines(pipeline)["received"] == 0
+
+
+async def test_at_shutdown_what_a_stream_has_not_taken_is_left_to_its_sender(make: Callable[..., Pipeline]) -> None:
+    """The stream gives it up; the source must not acknowledge."""
+    pipeline, stream = streamed(make)
+    submitting = spawn(pipeline.submit_for("file")(batch(QUIET)), name="submit", failed=lambda _: None)
+    await stream.asked.wait()
+    pipeline._closing = True
+    stream.taken[0].cancel()
+    with pytest.raises(ShuttingDown):
+        await submitting
+
+
+async def test_a_tap_sees_what_was_accepted_and_lines_only_while_it_wants_them(make: Callable[..., Pipeline]) -> None:
+    """Nobody watching costs nothing: lines that no rule matches are screened out again."""
+    pipeline, tap = make(), FakeTap()
+    pipeline.attach(tap)
+    assert not pipeline.detector.screen(QUIET, 0, len(QUIET))
+    await pipeline.submit_for("file")(batch(EXECS[0]))
+    tap.wants_audit = True
+    pipeline.look_at_taps()
+    assert pipeline.detector.screen(QUIET, 0, len(QUIET))
+    await pipeline.submit_for("file")(batch(QUIET))
+    assert pipeline.reload()
+    assert pipeline.detector.screen(QUIET, 0, len(QUIET))
+    tap.wants_audit = False
+    pipeline.look_at_taps()
+    assert not pipeline.detector.screen(QUIET, 0, len(QUIET))
+    assert tap.seen == ["exec-rule", "list"]
+
+
+async def test_audit_events_for_people_are_durable_before_the_acknowledgement_and_once(
+    make: Callable[..., Pipeline],
+) -> None:
+    """The selected ones, for their sink alone; read again they are nothing new."""
+    chat = {
+        "type": "notify",
+        "url": "json://localhost",
+        "stream": "audit",
+        "select": [{"resource": "pods", "subresource": "exec"}],
+    }
+    pipeline = make(sinks={"chat": chat})
+    assert pipeline.streams == {}
+    assert pipeline.detector.screen(QUIET, 0, len(QUIET))
+    for _ in range(2):
+        await pipeline.submit_for("file")(batch(QUIET, *EXECS))
+    told = [event for _, _, event, _ in pipeline.outbox.due("chat", 100) if event.type.startswith("audit: ")]
+    assert len(told) == len(EXECS)
+    assert {event.verb for event in told} <= {"get", "create"}
+    assert all(not event.type.startswith("audit: ") for _, _, event, _ in pipeline.outbox.due("backend", 100))
+    assert read_ledger(pipeline.loaded.outbox_path).balanced() == []
+
+
+async def test_rules_may_be_left_out_where_audit_events_are_only_passed_on(tmp_path: Path) -> None:
+    """And nowhere else: a receiver of friction without rules would find nothing, silently."""
+    settings: dict[str, Any] = {
+        "sources": {"file": {"path": "/x"}}, "sinks": TAIL, "detection": {"rules": []}, "outbox": {"path": "outbox.db"},
+    }  # fmt: skip
+    for more, good in (({}, True), ({"backend": {"url": "http://b"}}, False)):
+        document = parse_document(json.dumps(settings | {"sinks": TAIL | more}), str(tmp_path / "f.yaml"))
+        loaded = load_config(document, {})
+        if good:
+            pipeline = Pipeline(loaded, Telemetry())
+            assert pipeline.detector.ruleset.rules == ()
+        else:
+            with pytest.raises(ConfigError, match="no rules file given"):
+                Pipeline(loaded, Telemetry())

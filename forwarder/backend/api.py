@@ -42,11 +42,13 @@ from forwarder.backend.intake import (
     parse_body,
     read_event,
 )
+from forwarder.backend.onward import Exit, Onward
 from forwarder.backend.scoring import DAY_US
 from forwarder.backend.settings import BackendSettings
 from forwarder.backend.store import Store
 from forwarder.backend.store.events import RecentEvent
 from forwarder.backend.store.scores import ScoreFilter
+from forwarder.errors import ForwarderError
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +61,9 @@ STORE_RETRY_S = 5  # a locked or full database is rarely better within a second
 Clock = Callable[[], float]
 
 
-def create_app(store: Store, settings: BackendSettings, clock: Clock = time.time) -> FastAPI:
-    """The ASGI application over `store`. clock: Unix seconds. Opens nothing by itself."""
+def create_app(store: Store, settings: BackendSettings, clock: Clock = time.time, exit_: Exit | None = None) -> FastAPI:
+    """The ASGI application over `store`. clock: Unix seconds. exit_: where first-seen events go on to. Opens nothing."""
+    recorder = Onward(store, exit_, store.suppressed) if exit_ else store
     app = FastAPI(
         title="friction-forwarder backend",
         version=__version__,
@@ -77,6 +80,7 @@ def create_app(store: Store, settings: BackendSettings, clock: Clock = time.time
     )
     app.add_middleware(Guard)
     app.add_exception_handler(SQLAlchemyError, _store_failed)
+    app.add_exception_handler(ForwarderError, _exit_failed)
     app.add_exception_handler(RequestValidationError, _bad_parameters)
     app.mount("/static", StaticFiles(directory=pages.STATIC))
     with_key = [Depends(require_key(settings.api_key))]
@@ -109,7 +113,7 @@ def create_app(store: Store, settings: BackendSettings, clock: Clock = time.time
         if kind != "application/json":
             return _unprocessable(Refusal("", "send it as Content-Type: application/json", "malformed"))
         async with bodies.read(request) as body:
-            answered = await anyio.to_thread.run_sync(_take, store, body, now_us(), limiter=ingest_threads)
+            answered = await anyio.to_thread.run_sync(_take, recorder, body, now_us(), limiter=ingest_threads)
         feed.notify()
         return answered
 
@@ -156,8 +160,8 @@ def create_app(store: Store, settings: BackendSettings, clock: Clock = time.time
     return app
 
 
-def _take(store: Store, body: bytes, now_us: int) -> Response:
-    """Store what `body` holds and answer. A list gets one result per item: a bad one does not refuse its neighbours."""
+def _take(recorder: Store | Onward, body: bytes, now_us: int) -> Response:
+    """Record what `body` holds and answer. A list gets one result per item: a bad one does not refuse its neighbours."""
     data = parse_body(body)
     if isinstance(data, Refusal):
         return _unprocessable(data)
@@ -165,10 +169,10 @@ def _take(store: Store, body: bytes, now_us: int) -> Response:
         event = read_event(data)
         if isinstance(event, Refusal):
             return _unprocessable(event)
-        store.record([event], now_us)
+        recorder.record([event], now_us)
         return answer({"status": "ok", "message": "Event recorded"})
     read = [read_event(item) for item in data]
-    stored = iter(store.record([event for event in read if isinstance(event, NewEvent)], now_us))
+    stored = iter(recorder.record([event for event in read if isinstance(event, NewEvent)], now_us))
     results = [
         {"status": "refused", "detail": str(event)}
         if isinstance(event, Refusal)
@@ -205,6 +209,18 @@ async def _store_failed(request: Request, error: Exception) -> Response:
     log.error("the database failed a %s request, the sender is told to come back: %s", request.method, reason)
     return Response(
         b'{"detail":"the database is not available; try again"}',
+        503,
+        {"Retry-After": str(STORE_RETRY_S)},
+        media_type="application/json",
+    )
+
+
+async def _exit_failed(request: Request, error: Exception) -> Response:
+    """The sinks' outbox takes nothing now (full, or its disk is): nothing was stored, and the sender keeps its events."""
+    log.error("first-seen events cannot be kept for the sinks, the sender of a %s is told to come back: %s",
+              request.method, error)  # fmt: skip
+    return Response(
+        b'{"detail":"the outbox of the sinks is not available; try again"}',
         503,
         {"Retry-After": str(STORE_RETRY_S)},
         media_type="application/json",

@@ -2,7 +2,7 @@
 
 Order: the address is bound first, so that a second start fails before it touches the database; `started()` is called
 when requests are answered; when `stopping` is set, no new connection is taken, open requests get SHUTDOWN_S to end,
-and the store is closed last.
+and the store is closed last. Where sinks hang off it (`exit_`), they open before the door does and close after it.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from forwarder.backend.api import Clock, create_app
 from forwarder.backend.database import cause
+from forwarder.backend.onward import Exit
 from forwarder.backend.settings import BackendSettings, listen_address
 from forwarder.backend.store import Store
 from forwarder.contracts import Stopping
@@ -38,8 +39,9 @@ BACKLOG = 256
 class BackendServer:
     """One backend. address: where it is bound, None before. store: None unless it serves."""
 
-    def __init__(self, settings: BackendSettings, clock: Clock = time.time) -> None:
+    def __init__(self, settings: BackendSettings, clock: Clock = time.time, exit_: Exit | None = None) -> None:
         self._settings = settings
+        self._exit = exit_
         self._clock = clock
         self.address: Address | None = None
         self.store: Store | None = None
@@ -52,10 +54,17 @@ class BackendServer:
         except BaseException:
             listener.close()
             raise
+        try:
+            if self._exit:
+                await asyncio.to_thread(self._exit.open)
+        except BaseException:
+            listener.close()
+            store.close()
+            raise
         self.store = store
         host, port = listener.getsockname()[:2]
         self.address = Address(host=host, port=port)
-        app = create_app(store, self._settings, self._clock)
+        app = create_app(store, self._settings, self._clock, self._exit)
         server = _Server(_config(app), started)
         helpers = (
             spawn(self._maintain(store), name="backend maintenance"),
@@ -70,6 +79,8 @@ class BackendServer:
         finally:
             await cancel(*helpers)
             listener.close()
+            if self._exit:
+                await asyncio.to_thread(self._exit.close)
             store.close()
             self.store = None
 

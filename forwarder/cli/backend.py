@@ -21,6 +21,7 @@ from forwarder.cli.keys import read_env_file, write_env_file
 
 if TYPE_CHECKING:
     from forwarder.backend.settings import BackendSettings
+    from forwarder.exits import Exits
     from forwarder.registry import LogSettings
 
 log = logging.getLogger("forwarder")
@@ -71,11 +72,15 @@ def backend(
 
     settings, chosen = _settings(config, listen, database)
     logs.configure(chosen.level, chosen.format)
-    server = BackendServer(settings)
+    exits = _exits(config)
+    server = BackendServer(settings, exit_=exits)
 
     def started() -> None:
         key = "a key is needed to write" if settings.api_key else "no key is asked for; set HEALERT_API_KEY"
         log.info("backend on http://%s, %s", server.address, key)
+        if exits:
+            metrics = f", metrics on http://{exits.telemetry_address}" if exits.telemetry_address else ""
+            log.info("first-seen events go on to %s%s", ", ".join(exits.sinks), metrics)
 
     async def service(stopping: asyncio.Event) -> None:
         await server.serve(stopping, started)
@@ -195,6 +200,14 @@ def _existing(config: Path | None, database: str) -> "BackendSettings":
     if "://" not in chosen.database and not Path(chosen.database).exists():
         stop(f"{chosen.database} is not there; say which with --database or --config")
     return chosen
+
+
+def _exits(config: Path | None) -> "Exits | None":
+    from forwarder.cli.configuration import read_exits
+    from forwarder.exits import Exits
+
+    loaded = read_exits(config) if config is not None else None
+    return Exits(loaded) if loaded else None
 
 
 def _settings(config: Path | None, listen: str, database: str) -> "tuple[BackendSettings, LogSettings]":

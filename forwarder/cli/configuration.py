@@ -47,6 +47,19 @@ def read_backend_config(config: Path) -> "tuple[BackendSettings, LogSettings]":
     return backend_settings(document)
 
 
+def read_exits(config: Path) -> "Loaded | None":
+    """The sinks that hang off the backend of that file; None where there are none. Raises ConfigError."""
+    from forwarder.registry import load_exits
+
+    return load_exits(expand(read_document(config), environment_in(config.parent)))
+
+
+def is_backend_config(config: Path) -> bool:
+    """Whether the file is one of `forwarder backend`. Raises ConfigError when it cannot be read."""
+    data = read_document(config).data
+    return isinstance(data, dict) and "backend" in data and "sources" not in data
+
+
 def backend_settings(document: Document) -> "tuple[BackendSettings, LogSettings]":
     """The `backend` and `log` parts of a document without variables. Raises ConfigError."""
     from forwarder.backend.settings import BackendSettings
@@ -54,7 +67,7 @@ def backend_settings(document: Document) -> "tuple[BackendSettings, LogSettings]
     from forwarder.registry import LogSettings
 
     data: Mapping[str, Any] = document.data if isinstance(document.data, dict) else {}
-    known = ("backend", "log")
+    known = ("backend", "log", "sinks", "outbox", "telemetry")
     for key in data:
         if key not in known:
             raise ConfigError(f"unknown key `{key}`{nearest(key, known)}", where=document.where((key,)))

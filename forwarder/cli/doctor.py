@@ -27,6 +27,7 @@ from forwarder.cli.hops import (
     check_telemetry,
 )
 from forwarder.cli.places import Config, DataDir
+from forwarder.cli.sink_hops import check_sinks
 from forwarder.errors import ConfigError
 from forwarder.settings import Document
 
@@ -41,6 +42,7 @@ CHECKS: tuple[Callable[["Loaded"], Hop | list[Hop]], ...] = (
     check_forward_port,
     check_outbox,
     check_backend,
+    check_sinks,
 )
 
 

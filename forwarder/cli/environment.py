@@ -51,6 +51,12 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("FORWARD_SHARED_KEY", "", _RUN, "key that Fluent Bit must know"),
     Variable("FORWARDER_BACKEND_URL", "HEALERT_BACKEND_URL", ("receive",), f"backend to report to; {LOCAL_BACKEND}"),
     Variable("HEALERT_API_KEY", "", _ALL, "key between receiver and backend"),
+    Variable(
+        "SLACK_TOKEN", "", ("receive",), "bot token: Slack is told too; alone with the channel, of every audit event"
+    ),
+    Variable("FORWARDER_SLACK_CHANNEL", "CHANNEL_ID", ("receive",), "channel for it, an id or `#name`"),
+    Variable("FORWARDER_WEBHOOK_USER", "", ("receive",), "user that kube-apiserver's webhook kubeconfig names"),
+    Variable("FORWARDER_WEBHOOK_PASSWORD", "", ("receive",), "its password; opens :8080, which is on loopback without"),
     Variable("FORWARDER_DATA_DIR", "", _RUN, "folder for outbox, checkpoints and database; ~/.local/state/forwarder"),
     Variable("FORWARDER_TELEMETRY_LISTEN", "", _RUN, f"metrics and probes; {DEFAULT_TELEMETRY_LISTEN}"),
     Variable("FORWARDER_TELEMETRY_TOKEN", "", _RUN, "bearer token of /metrics, needed off loopback"),
@@ -65,7 +71,13 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("FORWARDER_LOG_FORMAT", "", _ALL, "text or json"),
 )
 
-SECRETS = ("HEALERT_API_KEY", "FORWARD_SHARED_KEY", "FORWARDER_TELEMETRY_TOKEN")  # each also as NAME_FILE
+SECRETS = (
+    "HEALERT_API_KEY",
+    "FORWARD_SHARED_KEY",
+    "FORWARDER_TELEMETRY_TOKEN",
+    "SLACK_TOKEN",
+    "FORWARDER_WEBHOOK_PASSWORD",
+)  # each also as NAME_FILE
 
 WITHOUT_MEANING: dict[str, str] = {
     "HEALERT_BACKEND_DIR": "nothing is installed into folders any more; FORWARDER_DATA_DIR is where data is kept",
@@ -137,6 +149,9 @@ def receive_document(environ: Mapping[str, str]) -> tuple[Document, list[str]]:
     Where only Healert's names are set, this is Healert's agent: it tails a log and opens no port of its own.
     """
     env = Environment("receive", environ)
+    slack = _slack_sink(env)
+    if slack and not any(environ.get(name) for name in _FRICTION):
+        return _audit_to_slack(env, slack, environ)
     forward = env.text("FORWARDER_FORWARD_LISTEN")
     key = env.text("FORWARD_SHARED_KEY")
     audit_log = env.path("FORWARDER_AUDIT_LOG")
@@ -152,8 +167,46 @@ def receive_document(environ: Mapping[str, str]) -> tuple[Document, list[str]]:
     backend: dict[str, Any] = {"url": env.text("FORWARDER_BACKEND_URL") or LOCAL_BACKEND}
     if api_key := env.text("HEALERT_API_KEY"):
         backend["api_key"] = api_key
-    data = run_settings(env, data_dir(environ)) | {"sources": sources, "sinks": {"backend": backend}}
+    sinks = {"backend": backend} | ({"slack": slack} if slack else {})
+    data = run_settings(env, data_dir(environ)) | {"sources": sources, "sinks": sinks}
     return env.document(data), env.notices
+
+
+# Any of these says that there is more to do than to pass audit events on to Slack.
+_FRICTION = (
+    "FORWARDER_BACKEND_URL", "HEALERT_BACKEND_URL", "FORWARDER_AUDIT_LOG", "AUDIT_LOG_PATH", "FORWARDER_RULES", "RULES_PATH",
+    "FORWARDER_FORWARD_LISTEN", "FORWARD_SHARED_KEY", "FORWARD_SHARED_KEY_FILE", "EHUBNAMESPACECONNECTIONSTRING",
+)  # fmt: skip
+
+
+def _slack_sink(env: Environment) -> dict[str, Any]:
+    """Settings of the Slack sink; empty where there is no token. Raises ConfigError where the channel is missing."""
+    token, channel = env.text("SLACK_TOKEN"), env.text("FORWARDER_SLACK_CHANNEL")
+    if not token:
+        return {}
+    if not channel:
+        raise ConfigError("SLACK_TOKEN is set, but no channel; set CHANNEL_ID", where="environment")
+    return {"token": token, "channel": channel}
+
+
+def _audit_to_slack(env: Environment, slack: dict[str, Any], environ: Mapping[str, str]) -> tuple[Document, list[str]]:
+    """What an audit-to-Slack webhook backend did: audit events in over HTTP on :8080, each of them told to the channel."""
+    user, password = env.text("FORWARDER_WEBHOOK_USER"), env.text("FORWARDER_WEBHOOK_PASSWORD")
+    if bool(user) is not bool(password):
+        raise ConfigError("FORWARDER_WEBHOOK_USER and FORWARDER_WEBHOOK_PASSWORD go together", where="environment")
+    webhook: dict[str, Any] = {"listen": "127.0.0.1:8080", "paths": ["/auditLogs"]}
+    if password:
+        webhook |= {"listen": "0.0.0.0:8080", "users": {user: password}}
+    else:
+        env.notices.append(
+            "the webhook listens on loopback alone, as anybody could invent events: set FORWARDER_WEBHOOK_USER and"
+            " FORWARDER_WEBHOOK_PASSWORD to what kube-apiserver's webhook kubeconfig says, and it opens :8080"
+        )
+    data = run_settings(env, data_dir(environ))
+    data["detection"]["rules"] = []  # nothing is looked for, so nothing has to be loaded
+    return env.document(
+        data | {"sources": {"webhook": webhook}, "sinks": {"slack": {**slack, "stream": "audit"}}}
+    ), env.notices
 
 
 def run_settings(env: Environment, folder: Path) -> dict[str, Any]:

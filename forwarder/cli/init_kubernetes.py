@@ -70,6 +70,11 @@ def write_overlay(folder: Path, overlay: Overlay, *, force: bool) -> None:
         say(f"kept as they were: {', '.join(kept)}")
     say("")
     say("next:")
+    name, tag, digest = overlay.image
+    if "/" not in name:
+        say(
+            f"  bring the image {name}:{tag or digest} to the nodes, or name one in a registry with --image (docs/kubernetes.md)"
+        )
     say(f"  kubectl apply -k {folder}")
     say(f"  kubectl -n {NAMESPACE} rollout status statefulset/{SERVICE}")
     say(f"  kubectl -n {NAMESPACE} port-forward service/friction-backend 8000    # then http://127.0.0.1:8000")
@@ -105,6 +110,7 @@ resources:
 # components:
 #   - base/deploy/components/servicemonitor # for the Prometheus operator
 #   - base/deploy/components/postgresql # needs a Secret friction-backend-database; see there
+#   - base/deploy/components/notify # sinks of the backend; needs a Secret friction-backend-sinks, below
 images:
   - name: friction-forwarder
     newName: {name}{pinned}
@@ -120,6 +126,11 @@ configMapGenerator:
 #     behavior: merge
 #     files: [my-rules.yaml]
 #     options: {{disableNameSuffixHash: true}}
+# Settings of your own, sinks that tell people for instance: cp base/deploy/backend/backend.yaml . and change it.
+#   - name: friction-backend
+#     namespace: {NAMESPACE}
+#     behavior: merge
+#     files: [backend.yaml]
 secretGenerator:
   - name: friction-forwarder-receiver
     namespace: {NAMESPACE}
@@ -131,6 +142,9 @@ secretGenerator:
   - name: friction-backend
     namespace: {NAMESPACE}
     files: [secrets/api-key]
+#   - name: friction-backend-sinks
+#     namespace: {NAMESPACE}
+#     files: [secrets/slack-token]
   - name: friction-agent
     namespace: {NODES}
     files: [secrets/shared-key]

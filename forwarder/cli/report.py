@@ -38,10 +38,13 @@ def receiver_report(loaded: "Loaded", pipeline: "Pipeline", telemetry: Address |
     report = Report()
     report.add("version", f"forwarder {__version__}")
     ruleset = pipeline.detector.ruleset
-    report.add("rules", f"{len(ruleset.rules)} from {', '.join(ruleset.files)}")
-    own = loaded.config.detection.own_namespace
-    ignored = [*ruleset.ignore_namespaces, *([f"{own} (its own, automatic)"] if own else [])]
-    report.add("ignored", f"namespaces {', '.join(ignored) or 'none'}")
+    if ruleset.rules:
+        report.add("rules", f"{len(ruleset.rules)} from {', '.join(ruleset.files)}")
+        own = loaded.config.detection.own_namespace
+        ignored = [*ruleset.ignore_namespaces, *([f"{own} (its own, automatic)"] if own else [])]
+        report.add("ignored", f"namespaces {', '.join(ignored) or 'none'}")
+    else:
+        report.add("rules", "none: audit events are passed on, nothing is looked for")
     report.warnings += ruleset.warnings
     for name, source in pipeline.sources.items():
         report.add("source", f"{name}: {describe_source(source)}")
@@ -51,6 +54,10 @@ def receiver_report(loaded: "Loaded", pipeline: "Pipeline", telemetry: Address |
             time.sleep(POLL_S)
         _, settings = loaded.sinks[name]
         _add_sink(report, name, str(getattr(settings, "url", "")), bool(getattr(settings, "api_key", "")), state)
+    for name in pipeline.streams:
+        _, settings = loaded.sinks[name]
+        how = "joins the acknowledgement" if settings.when_down == "block" else "drops what it cannot take"
+        report.add("sink", f"{name}: audit events, {how}")
     report.add("outbox", str(loaded.outbox_path))
     if telemetry:
         report.add("telemetry", f"http://{telemetry}/metrics")

@@ -16,8 +16,8 @@ Text = str | None
 FILE = Path("/etc/audit-forwarder/config.yaml")
 
 
-def _option(help_: str, panel: str) -> Any:
-    return typer.Option(help=help_, rich_help_panel=panel, show_default=False)
+def _option(help_: str, panel: str, *names: str) -> Any:
+    return typer.Option(*names, help=help_, rich_help_panel=panel, show_default=False)
 
 
 CLUSTER, FILES, THROUGH, OTHER = "Cluster", "Files", "Way to the receiver", "Other"
@@ -28,7 +28,7 @@ def sidecar(
         Path | None, typer.Option("--config", "-c", help=f"Settings file; {FILE} where that exists.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and end.")] = False,
-    kubecfg: Annotated[Text, _option("Kubeconfig of the receiver's cluster.", CLUSTER)] = None,
+    kubecfg: Annotated[Text, _option("Kubeconfig of the receiver's cluster.", CLUSTER, "--kubecfg", "-k")] = None,
     namespace: Annotated[Text, _option("Namespace of Service and Secret.", CLUSTER)] = None,
     service_name: Annotated[Text, _option("The receiver's Service.", CLUSTER)] = None,
     service_port: Annotated[Text, _option("Name or number of its port, where it has several.", CLUSTER)] = None,

@@ -73,7 +73,7 @@ def as_data(places: Places, state: str, ledger: "Ledger | None", wrong: list[str
 
     running = places.running
     return {
-        "receiver": state,
+        places.owner: state,
         "pid": running.pid if running else None,
         "backend": running.backend if running else None,
         "outbox": str(places.outbox),
@@ -87,7 +87,7 @@ def _show(places: Places, state: str, ledger: "Ledger | None", wrong: list[str],
     words = {"ready": "accepting", "waiting": "alive, but not accepting", "down": "not running"}
     pid = f" (process {places.running.pid})" if places.running else ""
     at = f", telemetry on {places.telemetry}" if state != "down" else ""
-    out(f"receiver  {console.mark(state == 'ready')} {words[state]}{pid}{at}")
+    out(f"{places.owner:<9} {console.mark(state == 'ready')} {words[state]}{pid}{at}")
     if places.running and places.running.backend:
         out(f"backend   http://{places.running.backend}")
     if ledger is None:

@@ -53,10 +53,13 @@ class Malformed(msgspec.Struct, frozen=True):
 
 
 class Examined(msgspec.Struct, frozen=True):
-    """events: in the order of the line, then of the rules. malformed: what was in the line but is no audit event."""
+    """events: in the order of the line, then of the rules. malformed: what was in the line but is no audit event.
+    audit: each audit event with its own bytes, where they were asked for; test events are not among them.
+    """
 
     events: list[FrictionEvent]
     malformed: list[Malformed]
+    audit: list[tuple[AuditEvent, bytes]] = []
 
 
 class RuleTrace(msgspec.Struct, frozen=True):
@@ -90,12 +93,12 @@ class Detector:
         self._index = Index(ruleset, own_namespace)
         self.screen = Screen(self._index, self._is_machine)
 
-    def examine(self, line: bytes, *, cluster: str = "", time_s: float = 0.0) -> Examined:
-        """The friction events of one line, which may hold a list of audit events.
+    def examine(self, line: bytes, *, cluster: str = "", time_s: float = 0.0, keep: bool = False) -> Examined:
+        """The friction events of one line, which may hold a list of audit events; with `keep` these too.
 
         time_s: Unix seconds for events that carry no time of their own (0: they get the epoch).
         """
-        examined = Examined([], [])
+        examined = Examined([], [], [])
         try:
             pieces = split(line)
         except MalformedEvent as error:
@@ -106,6 +109,8 @@ class Detector:
             except MalformedEvent as error:
                 examined.malformed.append(Malformed(error.reason, piece))
                 continue
+            if keep and event.api_version != TEST_API_VERSION:
+                examined.audit.append((event, piece))
             examined.events.extend(self._friction(event, piece, cluster or self.cluster, time_s))
         return examined
 

@@ -9,12 +9,15 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from forwarder.detection.rules import (
     OUTCOMES,
     SYSTEM_NAMESPACES,
     TOKENS,
     VERBS,
     WORKFLOWS,
+    MatchSpec,
     Rule,
     RuleFile,
     RuleSet,
@@ -99,6 +102,31 @@ def load_rules(paths: Sequence[str | Path]) -> RuleSet:
     )
 
 
+def load_selection(document: Document, path: KeyPath) -> list[Rule]:
+    """The list at `path`, each item the `match` of a rule, as rules without names. Raises ConfigError.
+
+    An item without `outcome` takes every outcome: what a stream carries is not what counts as friction.
+    """
+    items = document.data
+    for step in path:
+        items = items[step]
+    rules: list[Rule] = []
+    for index, item in enumerate(items):
+        here = (*path, index)
+        match = convert(document, MatchSpec, here)
+        if "outcome" not in item:
+            match = msgspec.structs.replace(match, outcome=list(OUTCOMES))
+        spec = RuleSpec(name="selection", description="", severity="low", match=match)
+
+        def refuse(message: str, *keys: str | int, here: KeyPath = here) -> ConfigError:
+            name = ".".join(map(str, here))
+            return ConfigError(f"`{name}`: {message}", where=document.where((*here, *keys[1:])))
+
+        _check_match(spec, refuse)
+        rules.append(_loaded(spec, document, here))
+    return rules
+
+
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
@@ -156,6 +184,10 @@ def _rule(spec: RuleSpec, document: Document, path: KeyPath, warnings: list[str]
             warnings.append(
                 f"{where}: rule `{spec.name}`: `{word}` is no resource of Kubernetes itself; did you mean `{close[0]}`?"
             )
+    return _loaded(spec, document, path)
+
+
+def _loaded(spec: RuleSpec, document: Document, path: KeyPath) -> Rule:
     return Rule(
         name=spec.name,
         description=spec.description,

@@ -78,7 +78,7 @@ class Index:
 
     def __init__(self, ruleset: RuleSet, own_namespace: str = "") -> None:
         ignored = (*ruleset.ignore_namespaces, *([own_namespace] if own_namespace else []))
-        self.rules = tuple(_compile(rule, ignored) for rule in ruleset.order())
+        self.rules = tuple(compile_rule(rule, ignored) for rule in ruleset.order())
         self.file_order = {rule.name: position for position, rule in enumerate(ruleset.rules)}
         self._by_resource: dict[str | None, list[int]] = {}
         self._any_resource: list[int] = []
@@ -149,7 +149,8 @@ def _yields(rule: Rule, matched: Sequence[Rule]) -> bool:
 # --- conditions ------------------------------------------------------------------------------------------------------
 
 
-def _compile(rule: Rule, ignored_namespaces: tuple[str, ...]) -> Compiled:
+def compile_rule(rule: Rule, ignored_namespaces: tuple[str, ...]) -> Compiled:
+    """The predicates of one rule; ignored_namespaces: on top of its own."""
     match = rule.match
     static: list[StaticTest] = []
     of_actor: list[StaticTest] = []

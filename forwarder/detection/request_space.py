@@ -73,7 +73,7 @@ def identities(rule: Rule, policy: Policy) -> list[Identity]:
     member = globs(rule.match.groups) if rule.match.groups else _any
     users = dict.fromkeys(user for one in policy.rules for user in one.users)
     users |= dict.fromkeys(example for glob in rule.match.users for example in examples(glob))
-    users |= dict.fromkeys((SOMEBODY, f"{SOMEBODY}@example.com", "system:kube-scheduler", "system:node:any"))
+    users |= dict.fromkeys((SOMEBODY, f"{SOMEBODY}@example.com", ANONYMOUS, "system:kube-scheduler", "system:node:any"))
     users |= dict.fromkeys(("system:serviceaccount:default:any", "system:serviceaccount:kube-system:any"))
     groups = dict.fromkeys(group for one in policy.rules for group in one.user_groups)
     groups |= dict.fromkeys(example for glob in rule.match.groups for example in examples(glob))

@@ -166,13 +166,40 @@ _BODY = re.compile(
 )
 """Where the payload of an audit line begins, or a secret's data: nothing behind it is shown."""
 
+_KEY = re.compile(r'(\\{0,8})"([^"\\]{0,128})\1"\s{0,8}:')
+_SHOWN_KEYS: Final = frozenset(
+    (
+        *("kind", "apiVersion", "level", "auditID", "stage", "requestURI", "verb", "user", "impersonatedUser"),
+        *("sourceIPs", "userAgent", "objectRef", "responseStatus", "requestReceivedTimestamp", "stageTimestamp"),
+        *("annotations", "username", "uid", "groups", "extra", "resource", "namespace", "name", "apiGroup"),
+        *("resourceVersion", "subresource", "metadata", "status", "reason", "code"),
+        *("authentication.kubernetes.io/credential-id", "authorization.k8s.io/decision", "authorization.k8s.io/reason"),
+        *("items", "records", "time", "category", "operationName", "resourceId", "properties", "log"),  # envelopes
+    )
+)
+"""Keys of an audit event, and of what clouds wrap around it, that have no payload below them."""
+
 
 def head(data: bytes, limit: int = 300) -> str:
-    """The beginning of a line that could not be read, at most `limit` characters, without bodies and credentials."""
+    """The beginning of a line that could not be read, at most `limit` characters, without bodies and credentials.
+
+    It ends at the first key that is none of an audit event. Of what is no object from its beginning but has quotes
+    nothing is shown: a piece out of the middle of a line, such as a copytruncate leaves, may begin inside a secret.
+    """
     start = data[:_HEAD_INPUT_BYTES].decode("utf-8", "replace").removeprefix("\ufeff")
     if len(data) > _HEAD_INPUT_BYTES:
         start = _without_last_word(start)
-    body = _BODY.search(start)
-    shown = text(start[: body.start()] if body else start, limit)
-    cut = body or len(data) > _HEAD_INPUT_BYTES
+    end = _shown_until(start)
+    shown = text(start[:end], limit)
+    cut = end < len(start) or len(data) > _HEAD_INPUT_BYTES
     return shown[: limit - 1] + ELLIPSIS if cut and not shown.endswith(ELLIPSIS) else shown
+
+
+def _shown_until(start: str) -> int:
+    """How many characters of the beginning of a line may be shown."""
+    if not start.lstrip(" \t\r\n\0[").startswith("{"):
+        return 0 if '"' in start or "\\" in start else len(start)
+    body = _BODY.search(start)
+    end = body.start() if body else len(start)
+    unknown = (key.end() for key in _KEY.finditer(start, 0, end) if key[2] not in _SHOWN_KEYS)
+    return next(unknown, end)

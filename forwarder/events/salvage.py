@@ -142,8 +142,8 @@ def head_digest(line: bytes) -> str:
     """
     line = trim(line[:MAX_LINE_BYTES])
     values, lost = _digested(line)
-    if lost:
-        values, _ = _digested(levelled(line))
+    if lost and (level := levelled(line)) != line:
+        values, _ = _digested(level)
     digest = hashlib.sha256()
     for key in DIGESTED:
         value = values.get(key, b"")

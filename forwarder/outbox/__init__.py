@@ -17,7 +17,7 @@ schema, the lock and what SQLite's errors mean.
 
 from forwarder.outbox.admission import CommitResult
 from forwarder.outbox.books import SinkInfo
-from forwarder.outbox.ledger import Ledger, SinkLedger, read_ledger
+from forwarder.outbox.ledger import Ledger, SinkLedger, read_ledger, show
 from forwarder.outbox.outbox import Outbox
 from forwarder.outbox.retry import RetryResult, StoredDeadLetter, dead_letter, dead_letters, forget_dead, retry_dead
 
@@ -34,4 +34,5 @@ __all__ = [
     "forget_dead",
     "read_ledger",
     "retry_dead",
+    "show",
 ]

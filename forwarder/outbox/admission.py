@@ -57,8 +57,17 @@ def _unix_seconds(timestamp: str, now: float) -> float:
         return now
 
 
-def admit(books: Books, rows: Sequence[Row], dead: Sequence[DeadLetter], *, seen_s: float) -> CommitResult:
-    """Store one batch in the open transaction."""
+def admit(
+    books: Books,
+    rows: Sequence[Row],
+    dead: Sequence[DeadLetter],
+    *,
+    seen_s: float,
+    directed: Sequence[tuple[str, Row]] = (),
+) -> CommitResult:
+    """Store one batch in the open transaction. directed: (sink, row) of events that are for one sink alone; they are no
+    friction, so the result counts none of them.
+    """
     execute = books.connection.execute
     horizon = books.now - seen_s
     new = update = duplicate = expired = 0
@@ -80,6 +89,17 @@ def admit(books: Books, rows: Sequence[Row], dead: Sequence[DeadLetter], *, seen
             "INSERT INTO events (id, revision, kind, at, payload) VALUES (?, ?, ?, ?, ?)",
             (event.id, event.revision, NEW if known is None else UPDATE, books.now, event.payload),
         )
+    for sink, event in directed:
+        book = books.sinks[sink]
+        if event.at < horizon or execute("SELECT 1 FROM seen WHERE id = ?", (event.id,)).fetchone():
+            continue
+        execute("INSERT INTO seen VALUES (?, ?, ?)", (event.id, event.revision, event.at))
+        execute(
+            "INSERT INTO events (id, revision, kind, target, at, payload) VALUES (?, ?, ?, ?, ?, ?)",
+            (event.id, event.revision, NEW, book.key, books.now, event.payload),
+        )
+        book.eligible += 1
+        books.counts["seen_rows"] += 1
     result = CommitResult(new, update, duplicate, expired)
     for book in books.sinks.values():
         book.eligible += new + (update if book.info.takes_updates else 0)

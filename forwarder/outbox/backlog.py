@@ -17,6 +17,7 @@ from forwarder.outbox.books import Books, SinkBook, SinkInfo
 log = logging.getLogger(__name__)
 
 LOOKAHEAD_EVENTS = 5_000  # rows that one stubborn event can leave behind it; 200 kB of outcomes, 25 usual batches
+HOLDING_LOOKAHEAD_EVENTS = 50_000  # of a sink that holds events on purpose: a busy night; looking at all takes 50 ms
 OVERTAKEN_ATTEMPTS = 10  # with the usual back-off more than a minute of trying, while others got through
 TRIM_ROWS = 5_000  # deleted at once: a few milliseconds, so that a commit hardly waits
 MAX_POSTPONED_S = 3600.0  # a due time further away comes from a clock that was set back: offer the event now
@@ -76,6 +77,7 @@ def _retire(connection: sqlite3.Connection, configured: set[str], now: float) ->
         left = book.waiting
         _push_out(books, book, left, deadletters.SINK_REMOVED)
         connection.execute("DELETE FROM outcomes WHERE sink = ?", (book.key,))
+        connection.execute("DELETE FROM sink_memory WHERE sink = ?", (book.key,))
         books.write()
         connection.execute("UPDATE sinks SET active = 0 WHERE key = ?", (book.key,))
         if left:
@@ -102,17 +104,19 @@ def oldest_at(connection: sqlite3.Connection, key: int, cursor: int, takes_updat
 # --- a sink's turn ---------------------------------------------------------------------------------------------------
 
 
-def due(connection: sqlite3.Connection, sink: str, limit: int, now: float) -> list[tuple[int, int, bytes]]:
-    """Up to `limit` rows (seq, kind, payload) that `sink` should be offered now, oldest first."""
+def due(
+    connection: sqlite3.Connection, sink: str, limit: int, now: float, *, holds: bool = False
+) -> list[tuple[int, int, bytes, float]]:
+    """Up to `limit` rows (seq, kind, payload, when stored) that `sink` should be offered now, oldest first."""
     return connection.execute(
-        "SELECT events.seq, events.kind, events.payload"
+        "SELECT events.seq, events.kind, events.payload, events.at"
         " FROM sinks CROSS JOIN events NOT INDEXED"
         " LEFT JOIN outcomes ON outcomes.sink = sinks.key AND outcomes.seq = events.seq"
         " WHERE sinks.name = :sink AND events.seq > sinks.cursor AND events.seq <= sinks.cursor + :lookahead"
         " AND (events.target = 0 AND events.kind <= sinks.takes_updates OR events.target = sinks.key)"
         " AND (outcomes.seq IS NULL OR outcomes.due_at <= :now OR outcomes.due_at > :now + :furthest)"
         " ORDER BY events.seq LIMIT :limit",
-        {"sink": sink, "limit": limit, "now": now, "lookahead": LOOKAHEAD_EVENTS, "furthest": MAX_POSTPONED_S},
+        {"sink": sink, "limit": limit, "now": now, "lookahead": _lookahead(holds), "furthest": MAX_POSTPONED_S},
     ).fetchall()
 
 
@@ -124,10 +128,27 @@ def next_due_at(connection: sqlite3.Connection, sink: str) -> float | None:
     return row[0] if row else None
 
 
-def settle(books: Books, sink: str, outcomes: Sequence[tuple[int, Outcome]]) -> None:
-    """Store what a sink answered, by seq. An answer about an event that is settled already changes nothing."""
+def _lookahead(holds: bool) -> int:
+    return HOLDING_LOOKAHEAD_EVENTS if holds else LOOKAHEAD_EVENTS
+
+
+def memory(connection: sqlite3.Connection, sink: str) -> bytes:
+    """What the sink stored for itself; empty when nothing."""
+    row = connection.execute(
+        "SELECT value FROM sink_memory JOIN sinks ON sinks.key = sink_memory.sink WHERE sinks.name = ?", (sink,)
+    ).fetchone()
+    return bytes(row[0]) if row else b""
+
+
+def settle(books: Books, sink: str, outcomes: Sequence[tuple[int, Outcome]], remembered: bytes | None = None) -> None:
+    """Store what a sink answered, by seq, and what it wants to find again after a restart.
+
+    An answer about an event that is settled already changes nothing.
+    """
     book = books.sinks[sink]
     execute = books.connection.execute
+    if remembered is not None:
+        execute("INSERT OR REPLACE INTO sink_memory VALUES (?, ?)", (book.key, remembered))
     for seq, outcome in outcomes:
         known = execute("SELECT due_at FROM outcomes WHERE sink = ? AND seq = ?", (book.key, seq)).fetchone()
         if seq <= book.cursor or (known is not None and known[0] is None):
@@ -137,6 +158,7 @@ def settle(books: Books, sink: str, outcomes: Sequence[tuple[int, Outcome]]) -> 
                 book.delivered += 1
             continue
         due_at: float | None = None
+        tries = 1
         if isinstance(outcome, Done):
             book.delivered += 1
         elif isinstance(outcome, Refused):
@@ -145,10 +167,11 @@ def settle(books: Books, sink: str, outcomes: Sequence[tuple[int, Outcome]]) -> 
             deadletters.add_delivery(books, sink, seq, outcome.reason)
         elif isinstance(outcome, Later):
             due_at = books.now + min(max(outcome.delay_s, 0.0), MAX_POSTPONED_S)
+            tries = 0 if outcome.held else 1
         execute(
-            "INSERT INTO outcomes VALUES (?, ?, ?, 1)"
-            " ON CONFLICT DO UPDATE SET due_at = excluded.due_at, attempts = attempts + 1",
-            (book.key, seq, due_at),
+            "INSERT INTO outcomes VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET due_at = excluded.due_at, attempts = attempts + excluded.attempts",
+            (book.key, seq, due_at, tries),
         )
 
 
@@ -163,7 +186,7 @@ def tidy(books: Books) -> bool:
         if excess > 0 and not book.info.required:
             books.pushed_out[book.info.name] += _push_out(books, book, excess, deadletters.BACKLOG_FULL)
         _advance(books, book, last)
-        if last - book.cursor > LOOKAHEAD_EVENTS and _overtaken(books, book):
+        if last - book.cursor > _lookahead(book.info.holds) and _overtaken(books, book):
             books.refused[book.info.name] += _push_out(books, book, 1, deadletters.OVERTAKEN)
             _advance(books, book, last)
     floor = min((book.cursor for book in books.sinks.values()), default=last)

@@ -20,12 +20,14 @@ class SinkInfo(msgspec.Struct, frozen=True):
 
     takes_updates: later revisions are offered to it too. required: when `max_waiting_events` wait for it, batches are
     refused as Overloaded, so acknowledgements wait; for other sinks the oldest events become dead letters.
+    holds: it puts events off for its own reasons (grouping, quiet hours), so more of them may lie behind its cursor.
     """
 
     name: str
     takes_updates: bool = True
     required: bool = False
     max_waiting_events: int = DEFAULT_MAX_WAITING_EVENTS
+    holds: bool = False
 
 
 class SinkBook(msgspec.Struct):

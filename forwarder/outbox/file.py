@@ -72,6 +72,9 @@ CREATE TABLE dead_letters (
 CREATE INDEX dead_letters_for ON dead_letters (kind, name, seq);
 """
 
+# What a sink remembers. Made where it is missing rather than counted as a new format: who does not know it needs it not.
+MEMORY = "CREATE TABLE IF NOT EXISTS sink_memory (sink INTEGER PRIMARY KEY, value BLOB NOT NULL)"
+
 
 def make_folder(path: Path) -> None:
     """The folder of the outbox, where it is missing. Raises ConfigError."""
@@ -156,6 +159,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, max_bytes: int) -> sqli
             f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
             f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         )
+    connection.execute(MEMORY)
     page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
     connection.execute(f"PRAGMA max_page_count = {(max_bytes + HEADROOM_BYTES) // page_bytes}")
     return connection

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from forwarder.outbox import backlog, file
+from forwarder.telemetry import Telemetry
 
 
 class SinkLedger(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +75,16 @@ def read_ledger(path: str | os.PathLike[str], *, now: float | None = None) -> Le
         raise file.unusable(Path(path), error) from None
     finally:
         connection.close()
+
+
+def show(ledger: Ledger, telemetry: Telemetry) -> None:
+    """Put the durable sums into the gauges."""
+    for sink in ledger.sinks:
+        for number in ("eligible", "delivered", "waiting", "dead"):
+            telemetry[f"forwarder_sink_{number}"].labels(sink.name).set(getattr(sink, number))
+        telemetry["forwarder_sink_oldest_seconds"].labels(sink.name).set(sink.oldest_waiting_s or 0)
+    telemetry["forwarder_dead_letters"].set(ledger.dead_letters)
+    telemetry["forwarder_outbox_bytes"].set(ledger.bytes)
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:

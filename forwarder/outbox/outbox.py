@@ -77,6 +77,7 @@ class Outbox:
         self._lock = file.Lock(self.path)
         self._identity: tuple[int, int] | None = None
         self._writer = Writer(self)
+        self._holds = {info.name: info.holds for info in self._sinks}
         self._readers: dict[str, _Reader] = {}  # one per sink, so that no sink waits for another
         self._next_prune = time.monotonic() + PRUNE_EVERY_S
         self._data_version = -1
@@ -120,29 +121,40 @@ class Outbox:
 
     # --- events in ---------------------------------------------------------------------------------------------------
 
-    def commit(self, events: Sequence[FrictionEvent], dead: Sequence[DeadLetter] = ()) -> "Future[CommitResult]":
-        """Store one batch, all of it or nothing. The future is answered when it is durable; it raises
+    def commit(
+        self,
+        events: Sequence[FrictionEvent],
+        dead: Sequence[DeadLetter] = (),
+        directed: Sequence[tuple[str, FrictionEvent]] = (),
+    ) -> "Future[CommitResult]":
+        """Store one batch, all of it or nothing. directed: (sink, event) of events that are for one sink alone.
+
+        The future is answered when it is durable; it raises
 
         Overloaded: full, disk full, locked or gone, a required sink's backlog at its cap, or the queue too long; `reason`
         says which.
         ShuttingDown: after close. ValueError: an id is no UUID, or a text no Unicode.
         """
-        if not events and not dead:
+        if not events and not dead and not directed:
             done: Future[CommitResult] = Future()
             done.set_result(CommitResult())
             return done
         now = self._clock()
         try:
             rows = [admission.row(event, now) for event in events]
+            single = [(sink, admission.row(event, now)) for sink, event in directed]
         except ValueError:
             return failed(ValueError("an event cannot be stored: its id is no UUID, or a text no Unicode"))
 
         def run(books: Books) -> CommitResult:
             self._refuse_when_gone()
-            self._refuse_when_full(books, events=bool(rows))
-            return admission.admit(books, rows, dead, seen_s=self._seen_s)
+            self._refuse_when_full(books, events=bool(rows or single))
+            return admission.admit(books, rows, dead, seen_s=self._seen_s, directed=single)
 
-        size = sum(len(row.payload) for row in rows) + sum(len(item.payload or b"") + len(item.head) for item in dead)
+        payloads = [*rows, *(row for _, row in single)]
+        size = sum(len(row.payload) for row in payloads) + sum(
+            len(item.payload or b"") + len(item.head) for item in dead
+        )
         return self._writer.submit(Job(run, _same, size_bytes=size, capped=True))
 
     def _refuse_when_gone(self) -> None:
@@ -164,27 +176,27 @@ class Outbox:
 
     # --- events out: what a delivery thread calls --------------------------------------------------------------------
 
-    def due(self, sink: str, limit: int) -> list[tuple[int, bool, FrictionEvent]]:
-        """Up to `limit` events to offer `sink` now, oldest first: (seq, whether it is an update, event).
+    def due(self, sink: str, limit: int) -> list[tuple[int, bool, FrictionEvent, float]]:
+        """Up to `limit` events to offer `sink` now, oldest first: (seq, whether it is an update, event, when stored).
 
         Raises Overloaded when the file cannot be read now, ShuttingDown after close.
         """
         with self._changed:
             generation = self._generation
-        found: list[tuple[int, bool, FrictionEvent]] = []
+        found: list[tuple[int, bool, FrictionEvent, float]] = []
         unreadable: list[tuple[int, Outcome]] = []
         reader = self._readers[sink]
         with reader.lock:
             if reader.closed:
                 raise ShuttingDown("the outbox is closed")
             try:
-                rows = backlog.due(reader.connection, sink, limit, self._clock())
+                rows = backlog.due(reader.connection, sink, limit, self._clock(), holds=self._holds[sink])
                 next_due_at = None if rows else backlog.next_due_at(reader.connection, sink)
             except sqlite3.Error as error:
                 raise (file.overloaded(error) or Overloaded("disk_error")) from error
-        for seq, kind, payload in rows:
+        for seq, kind, payload, stored_s in rows:
             try:
-                found.append((seq, bool(kind), friction.decode(payload)))
+                found.append((seq, bool(kind), friction.decode(payload), stored_s))
             except msgspec.DecodeError:
                 unreadable.append((seq, Refused("the stored event cannot be read")))
         if unreadable:
@@ -192,9 +204,23 @@ class Outbox:
         self._turns[sink] = (generation, next_due_at)
         return found
 
-    def settle(self, sink: str, outcomes: Sequence[tuple[int, Outcome]]) -> "Future[None]":
-        """Store what `sink` answered, by seq; the future is answered when it is durable, and may raise Overloaded."""
-        return self._writer.submit(Job(lambda books: backlog.settle(books, sink, outcomes), lambda _: None))
+    def settle(self, sink: str, outcomes: Sequence[tuple[int, Outcome]], memory: bytes | None = None) -> "Future[None]":
+        """Store what `sink` answered, by seq, and with it the sink's memory where one is given.
+
+        The future is answered when that is durable, and may raise Overloaded.
+        """
+        return self._writer.submit(Job(lambda books: backlog.settle(books, sink, outcomes, memory), lambda _: None))
+
+    def memory(self, sink: str) -> bytes:
+        """What `sink` stored for itself; empty when nothing. Raises Overloaded, ShuttingDown like `due`."""
+        reader = self._readers[sink]
+        with reader.lock:
+            if reader.closed:
+                raise ShuttingDown("the outbox is closed")
+            try:
+                return backlog.memory(reader.connection, sink)
+            except sqlite3.Error as error:
+                raise (file.overloaded(error) or Overloaded("disk_error")) from error
 
     def wait(self, sink: str) -> None:
         """Return when something may be due for `sink` that was not at its last `due`, or when `wake` is called."""

@@ -6,6 +6,7 @@ failure is a ClusterError in words that say what to do; the bodies of answers, w
 
 import contextlib
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -128,6 +129,8 @@ def _client(kubecfg: str, temporary: str) -> tuple[Any, str]:
         raise ConfigError("the sidecar needs the extra `sidecar`: pip install 'friction-forwarder[sidecar]'") from None
     logging.getLogger("kubernetes").setLevel(logging.ERROR)
     logging.getLogger("kubernetes.client.rest").setLevel(logging.WARNING)  # at debug it logs bodies: Secrets
+    if not os.path.exists(kubecfg):  # the client would say that it is invalid
+        raise ConfigError("there is no kubeconfig; mount it there, or set --kubecfg", where=kubecfg)
     settings = kubernetes.client.Configuration()
     settings.retries = False  # ours are counted and backed off
     settings.socket_options = [

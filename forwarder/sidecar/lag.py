@@ -1,4 +1,6 @@
-"""How far Fluent Bit is behind the audit log, from the file in which it keeps its positions."""
+"""The audit log as Fluent Bit finds it: whether it can be read at all, and how far reading is behind, from the file in which
+Fluent Bit keeps its positions.
+"""
 
 import contextlib
 import glob
@@ -7,6 +9,16 @@ import sqlite3
 from pathlib import Path
 
 MAX_FILES = 1000  # rotated files; kube-apiserver keeps ten by default
+
+
+def log_trouble(path: Path) -> str:
+    """Why the log at `path` cannot be followed now, and what to do; empty when all is well."""
+    if os.access(path, os.R_OK):
+        return ""
+    if not path.exists():
+        return f"{path} is not there yet; does kube-apiserver write to it (--audit-log-path), with a policy?"
+    user = f"uid {os.geteuid()}"
+    return f"{path} may not be read by {user}; give it a group (docs/audit-log.md), or run the sidecar as its owner"
 
 
 def log_lag(database: Path, patterns: str) -> int | None:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import msgspec
 
 from forwarder.errors import ConfigError
+from forwarder.logs import LEVELS
 from forwarder.settings import Document, convert, expand, nearest, parse_address, parse_bytes
 
 PREFIX = "AUDIT_"
@@ -28,6 +29,7 @@ WITHOUT_MEANING = {
     "check-schedule": "the cluster is watched, so there is no schedule any more; remove it",
 }
 
+LOG_LEVELS = (*LEVELS, "warn")
 FluentLevel = Literal["off", "error", "warn", "info", "debug", "trace"]
 
 
@@ -213,7 +215,13 @@ def _check(settings: SidecarSettings, origin: Mapping[str, str]) -> None:
         raise ConfigError("expected a host name", where=origin.get("tls-vhost", "tls-vhost"))
     if settings.telemetry_listen:
         parse_address(settings.telemetry_listen, where=origin.get("telemetry-listen", "telemetry-listen"))
-    _ = settings.backoff_s, settings.max_chunks
+    parse_seconds(settings.backoff_timer, where=origin.get("backoff-timer", "backoff-timer"))
+    parse_bytes(settings.mem_buf_limit, where=origin.get("mem-buf-limit", "mem-buf-limit"))
+    if settings.log_level.lower() not in LOG_LEVELS:
+        raise ConfigError(
+            f"{settings.log_level!r} is no log level; valid: {', '.join(LEVELS)}",
+            where=origin.get("log-level", "log-level"),
+        )
 
 
 def parse_seconds(text: str, *, where: str = "") -> float:

@@ -23,7 +23,7 @@ from forwarder.settings import Address, parse_address, read_secret
 from forwarder.sidecar.certificates import Certificates, Folder, Names
 from forwarder.sidecar.configuration import Configuration, State
 from forwarder.sidecar.discovery import Discovery
-from forwarder.sidecar.lag import log_lag
+from forwarder.sidecar.lag import log_lag, log_trouble
 from forwarder.sidecar.metrics import SIDECAR_METRICS, Agent
 from forwarder.sidecar.relay import Relay
 from forwarder.sidecar.settings import SidecarSettings
@@ -31,6 +31,7 @@ from forwarder.sidecar.supervisor import Supervisor
 from forwarder.sidecar.tunnel import Direct, Target, TlsProxy, UnixProxy, Way
 from forwarder.tasks import cancel, spawn
 from forwarder.telemetry import Telemetry
+from forwarder.wire.complaints import Complaints
 from forwarder.wire.http import TelemetryServer
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,8 @@ class Sidecar:
         self._found: asyncio.Queue[Found] = asyncio.Queue()
         self._target: Target | None = None
         self._discovery: Discovery | None = None
+        self._complaints = Complaints(log, time.monotonic)
+        self._log_trouble = ""
         self._http = self._telemetry_server()
         self.telemetry["forwarder_info"].labels(__version__).set(1)
 
@@ -86,6 +89,10 @@ class Sidecar:
                 f"{settings.fluent_bit} is not there; install Fluent Bit 5.1 (docs.fluentbit.io) or set --fluent-bit"
             )
             raise ConfigError(message, where="fluent-bit")
+        log_folder = Path(settings.audit_log_path).parent
+        if "*" not in settings.audit_log_path and not log_folder.is_dir():
+            message = f"{log_folder} is not there; mount the folder that kube-apiserver writes its audit log to"
+            raise ConfigError(message, where="audit-log-path")
         _writable(Path(settings.run_dir), "run-dir", "an emptyDir with medium: Memory")
         _writable(Path(settings.state_dir), "state-dir", "a volume that outlives the container")
         if settings.secret_name:
@@ -246,15 +253,30 @@ class Sidecar:
             lag = await asyncio.to_thread(log_lag, database, self.settings.log_paths)
             if lag is not None:
                 self.telemetry["forwarder_agent_log_lag_bytes"].set(lag)
+            if "*" not in self.settings.audit_log_path:
+                self._look_at_log(Path(self.settings.audit_log_path))
             await asyncio.sleep(LOOK_S)
+
+    def _look_at_log(self, path: Path) -> None:
+        """Not at the first sight: between rename and new file of a rotation there is no log for a moment."""
+        trouble = log_trouble(path)
+        if trouble and self._log_trouble:
+            self._complaints.say("audit-log-path", "unreadable", trouble)
+        self._log_trouble = trouble
 
     def _telemetry_server(self) -> TelemetryServer | None:
         settings = self.settings
         if not settings.telemetry_listen:
             return None
         token = settings.telemetry_token_file
+        address = parse_address(settings.telemetry_listen, where="telemetry-listen")
+        if not (address.local or token or settings.telemetry_allow_anonymous):
+            message = (
+                f"{address} can be reached from other machines; set --telemetry-token-file, or listen on 127.0.0.1"
+            )
+            raise ConfigError(message, where="telemetry-listen")
         return TelemetryServer(
-            parse_address(settings.telemetry_listen, where="telemetry-listen"),
+            address,
             metrics=lambda: self.telemetry.exposition() + self.agent.metrics(),
             ready=lambda: self.supervisor.healthy,
             token=read_secret(token, where="telemetry-token-file") if token else "",

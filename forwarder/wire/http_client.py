@@ -42,9 +42,20 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class HttpClient:
-    """Keeps connections alive between calls. One call at a time. `adapter` stands in for the network in tests."""
+    """Keeps connections alive between calls. One call at a time. `adapter` stands in for the network in tests.
 
-    def __init__(self, *, token: str = "", ca_file: str = "", adapter: BaseAdapter | None = None) -> None:
+    client_cert: PEM files of certificate and key, where the peer asks for one. keep_alive: False closes after each call.
+    """
+
+    def __init__(
+        self,
+        *,
+        token: str = "",
+        ca_file: str = "",
+        client_cert: tuple[str, str] | None = None,
+        keep_alive: bool = True,
+        adapter: BaseAdapter | None = None,
+    ) -> None:
         self._session = requests.Session()
         self._session.headers = requests.structures.CaseInsensitiveDict(
             # No compression: a small reply could unfold to any size before it can be bounded.
@@ -52,6 +63,9 @@ class HttpClient:
         )
         for prefix in ("http://", "https://"):
             self._session.mount(prefix, adapter or _Adapter(max_retries=0, pool_maxsize=1))
+        if not keep_alive:
+            self._session.headers["Connection"] = "close"
+        self._session.cert = client_cert
         self._auth = _Bearer(token)
         self._verify: bool | str = ca_file or True
         self._last: _Call | None = None

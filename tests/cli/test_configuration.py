@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from forwarder.cli.configuration import backend_settings, environment_in, from_environment, read_config
+from forwarder.cli.configuration import (
+    backend_settings,
+    environment_in,
+    from_environment,
+    is_backend_config,
+    read_config,
+    read_exits,
+)
 from forwarder.errors import ConfigError
 from forwarder.settings import Document, parse_document
 
@@ -57,3 +64,18 @@ def test_what_is_wrong_is_placed(text: str, said: str) -> None:
     """File, line, key and the nearest valid one."""
     with pytest.raises(ConfigError, match=said):
         backend_settings(parse_document(text, "b.yaml"))
+
+
+def test_a_backends_sinks_are_read_from_its_file(tmp_path: Path) -> None:
+    """None where none is named; the file is told apart from a receiver's."""
+    path = tmp_path / "backend.yaml"
+    path.write_text("backend: {}\n")
+    assert read_exits(path) is None
+    assert is_backend_config(path)
+    (tmp_path / "forwarder.yaml").write_text(CONFIG)
+    assert not is_backend_config(tmp_path / "forwarder.yaml")
+    path.write_text("backend: {}\nsinks: {backend: {}}\n")
+    with pytest.raises(
+        ConfigError, match=r"backend.yaml:2: `sinks.backend`: a sink of type backend belongs into a receiver"
+    ):
+        read_exits(path)

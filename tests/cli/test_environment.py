@@ -169,3 +169,37 @@ def test_a_secret_comes_from_a_file(tmp_path: Any) -> None:
 def test_the_data_folder(environ: dict[str, str], given: str | None, folder: str) -> None:
     """The option wins over FORWARDER_DATA_DIR, that over XDG_STATE_HOME."""
     assert str(data_dir(environ, given)) == folder
+
+
+SLACK = {"SLACK_TOKEN": "xoxb-1", "CHANNEL_ID": "C1"}
+
+
+def test_an_audit_to_slack_webhook_starts_from_its_two_names() -> None:
+    """Its port and path, every audit event; nobody is let in from outside without a password."""
+    document, notices = receive_document(HOME | SLACK)
+    assert document.data["sources"] == {"webhook": {"listen": "127.0.0.1:8080", "paths": ["/auditLogs"]}}
+    assert document.data["sinks"] == {"slack": {"token": "xoxb-1", "channel": "C1", "stream": "audit"}}
+    assert document.data["detection"]["rules"] == []
+    assert "set FORWARDER_WEBHOOK_USER" in " ".join(notices)
+
+
+def test_with_the_users_password_its_port_is_open() -> None:
+    """As in kube-apiserver's webhook kubeconfig; one without the other is refused."""
+    webhook = receive(**SLACK, FORWARDER_WEBHOOK_USER="api", FORWARDER_WEBHOOK_PASSWORD="pw")["sources"]["webhook"]
+    assert webhook == {"listen": "0.0.0.0:8080", "paths": ["/auditLogs"], "users": {"api": "pw"}}
+    with pytest.raises(ConfigError, match="go together"):
+        receive(**SLACK, FORWARDER_WEBHOOK_USER="api")
+
+
+def test_beside_a_backend_slack_is_told_about_friction() -> None:
+    """Where there is anything else to do than to pass audit events on."""
+    data = receive(**SLACK, HEALERT_BACKEND_URL="http://backend:8000")
+    assert data["sinks"]["slack"] == {"token": "xoxb-1", "channel": "C1"}
+    assert set(data["sinks"]) == {"backend", "slack"}
+    assert list(data["sources"]) == ["file"]
+
+
+def test_a_token_without_a_channel_is_refused() -> None:
+    """It says what to set."""
+    with pytest.raises(ConfigError, match="set CHANNEL_ID"):
+        receive(SLACK_TOKEN="xoxb-1")

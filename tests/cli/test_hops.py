@@ -31,6 +31,14 @@ def make(tmp_path: Path) -> Make:
     return load
 
 
+def test_an_audit_tailer_needs_no_rules(make: Make) -> None:
+    """It passes everything on; a receiver with another sink, and no rules, is wrong."""
+    tail = {"stdout": {"stream": "audit"}}
+    hop = check_rules(make(detection={"rules": []}, sinks=tail))
+    assert (hop.good, hop.text) == (True, "none: audit events are passed on, nothing is looked for")
+    assert check_rules(make(detection={"rules": []})).good is False
+
+
 def test_rules_are_loaded_and_tested(make: Make, tmp_path: Path) -> None:
     """Good rules pass; a broken file is bad and named."""
     assert check_rules(make()).good is True

@@ -1,11 +1,17 @@
 """The start-up report: what an operator must see before anything else."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 import forwarder.cli.report as module
-from forwarder.cli.report import Report, backend_advice, backend_words, describe_source, show
-from forwarder.settings import Address
+from forwarder.cli.report import Report, backend_advice, backend_words, describe_source, receiver_report, show
+from forwarder.pipeline import Pipeline
+from forwarder.registry import load_config
+from forwarder.settings import Address, parse_document
 from forwarder.sinks.backend import BackendState
+from forwarder.telemetry import Telemetry
 
 URL = "http://backend:8000"
 
@@ -79,3 +85,21 @@ def test_the_report_keeps_to_the_logs_form(
     logged = [record.getMessage() for record in caplog.records]
     assert ("rules: 5 from x" in logged) is not on_stderr
     assert "look here" in logged
+
+
+@pytest.mark.parametrize(
+    ("when_down", "words"),
+    [("block", "joins the acknowledgement"), ("drop", "drops what it cannot take")],
+)
+def test_an_audit_tailer_says_what_it_does(tmp_path: Path, when_down: str, words: str) -> None:
+    """No rules and no backend: where the stream goes, and whether it has a say in the acknowledgement."""
+    settings = {
+        "sources": {"forward": {}},
+        "detection": {"rules": []},
+        "sinks": {"tail": {"type": "stdout", "stream": "audit", "when_down": when_down}},
+        "outbox": {"path": str(tmp_path / "outbox.db")},
+    }
+    loaded = load_config(parse_document(json.dumps(settings), "f.yaml"), {})
+    lines = dict(receiver_report(loaded, Pipeline(loaded, Telemetry()), None).lines)
+    assert lines["rules"].startswith("none: audit events are passed on")
+    assert lines["sink"] == f"tail: audit events, {words}"

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from forwarder.cli import app
 from forwarder.cli import sidecar as command
 from forwarder.sidecar.settings import OPTIONS
 
@@ -45,3 +47,10 @@ def test_only_the_sidecar_loads_the_kubernetes_client() -> None:
     """It is an extra, and slow to import."""
     program = "import sys, forwarder.cli; assert not {'kubernetes', 'cryptography'} & set(sys.modules), 'loaded'"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_short_flags_of_audit_forwarder_work() -> None:
+    """`-k` is the kubeconfig, `-c` the settings file."""
+    parameters = get_command(app).commands["sidecar"].params  # type: ignore[attr-defined]
+    options = {name: parameter.name for parameter in parameters for name in parameter.opts}
+    assert (options["-k"], options["-c"]) == ("kubecfg", "config")

@@ -29,8 +29,11 @@ def test_people_are_in_the_groups_that_the_policy_names_and_machines_in_theirs()
     found = space.identities(
         rule(), policy(userGroups=["system:masters", "system:nodes"], users=["bob", "system:apiserver"])
     )
-    assert {one.user for one in found} == {"bob", "somebody", "somebody@example.com"}
-    assert {group for one in found for group in one.groups} == {"system:authenticated", "system:masters"}
+    assert {one.user for one in found} == {"bob", "somebody", "somebody@example.com", "system:anonymous"}
+    assert {group for one in found for group in one.groups if one.user != "system:anonymous"} == {
+        "system:authenticated",
+        "system:masters",
+    }
     everybody = space.identities(rule(ignore_system=False), policy(users=["system:apiserver"]))
     assert {"system:apiserver", "system:node:any"} <= {one.user for one in everybody}
 

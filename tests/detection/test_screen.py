@@ -158,6 +158,21 @@ def test_a_name_with_an_escaped_quote_does_not_poison_the_memo() -> None:
     assert detector.screen(honest, 0, len(honest))
 
 
+@pytest.mark.parametrize("url", ["/api/v1/namespaces/shop/secrets/db", "/apis/apps/v1/namespaces/shop/deployments/web"])
+def test_a_cut_line_without_objectref_is_decoded_where_its_url_names_an_object(url: str) -> None:
+    """Something on the way took the objectRef out, and the line was cut: the full decode reads the object from the URL."""
+    line = canonical(
+        {"stage": "ResponseComplete", "verb": "delete", "requestURI": url, "responseStatus": {"code": 200}}
+    )
+    for at in (len(line) - 1, line.index(b'"responseStatus":{') + 20, line.index(b'"responseStatus":{') + 18):
+        assert DETECTOR.detect(line[:at])
+        agree(DETECTOR, line[:at])
+    version = canonical({"stage": "ResponseComplete", "verb": "get", "requestURI": "/version", "responseStatus": {}})
+    before = DETECTOR.screen.counts.fallback
+    assert not DETECTOR.screen(version, 0, len(version))
+    assert DETECTOR.screen.counts.fallback == before
+
+
 def test_an_impersonated_machine_leaves_the_fast_path() -> None:
     """The username alone would call it a machine's request; the person behind it acts."""
     detector = Detector(load_rules(BOTH))

@@ -139,11 +139,15 @@ def test_a_head_ends_where_bodies_begin() -> None:
     ("data", "expected"),
     [
         (b'{"verb":"get","user":"al', '{"verb":"get","user":"al'),
-        (b'{"token":"hunter2","x":1}', '{"token":[redacted],"x":1}'),
-        (b'{"password": 12345, "x":1}', '{"password": [redacted] "x":1}'),
+        (b'{"verb":"get","token":"hunter2","x":1}', '{"verb":"get","token":…'),
+        (b'{"password": 12345, "x":1}', '{"password":…'),
         (b'{"kind":"Secret","data":{"a":"aHVudGVyMg=="}}', '{"kind":"Secret",…'),
         (b'{"stringData" : {"a":"hunter2"}}', "{…"),
-        (b'{\\"clientSecret\\":\\"hunter2\\",\\"x\\":1}', '{\\"clientSecret\\":[redacted]",\\"x\\":1}'),
+        (b'{\\"clientSecret\\":\\"hunter2\\",\\"x\\":1}', '{\\"clientSecret\\":…'),
+        (b'{"name":"DB_PASSWORD","value":"hunter2"}]', '{"name":"DB_PASSWORD","value":…'),
+        (b'hunter2"}},"responseObject":{', "…"),
+        (b'["sh","-c","echo hunter2"]', "…"),
+        (b"no audit event", "no audit event"),
         (b"\x93\xa3tag\xce\0\x01\xff", "\ufffd\ufffdtag\ufffd\x01\ufffd".replace("\x01", "")),
         (b"\xef\xbb\xbfx", "x"),
         (b"", ""),
@@ -151,6 +155,33 @@ def test_a_head_ends_where_bodies_begin() -> None:
 )
 def test_a_head_is_printable_and_redacted(data: bytes, expected: str) -> None:
     assert head(data) == expected
+
+
+PLANTED = "Winter2024"  # looks like a word, so only its place can tell
+BODIES = (
+    {"kind": "Secret", "data": {"a.json": "e30=", "plain": base64.b64encode(PLANTED.encode()).decode()}},
+    {"kind": "Secret", "stringData": {"db": PLANTED}},
+    {"kind": "TokenRequest", "status": {"token": PLANTED}},
+    {"kind": "Deployment", "spec": {"containers": [{"name": "a", "env": [{"name": "DB_PASSWORD", "value": PLANTED}]}]}},
+    {"kind": "ConfigMap", "data": {"application.properties": f"db.user=x\ndb.password={PLANTED}\n"}},
+    {"metadata": {"annotations": {"last-applied-configuration": json.dumps({"stringData": {"x": PLANTED}})}}},
+)
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: body.get("kind", "annotation"))
+@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "in an envelope"])
+def test_a_piece_of_a_line_shows_no_payload(body: dict[str, object], wrapped: bool) -> None:
+    """Wherever the piece begins and ends: a log that was truncated while it was read leaves such pieces."""
+    fields = {"kind": "Event", "level": "RequestResponse", "verb": "create", "requestObject": body, "stage": "x"}
+    line = json.dumps(fields, separators=(",", ":"))
+    if wrapped:
+        line = json.dumps({"records": [{"properties": {"log": line}}]})
+    encoded = base64.b64encode(PLANTED.encode()).decode()
+    for start in range(len(line)):
+        for piece in (line[start:], line[start : start + 60], "x" + line[start:]):
+            shown = head(piece.encode())
+            assert PLANTED not in shown
+            assert encoded not in shown
 
 
 def test_a_head_is_short() -> None:

@@ -70,13 +70,13 @@ class Bench:
     def due(self, sink: str, limit: int = 1000) -> list[str]:
         """The descriptions of what is due."""
         assert self.outbox is not None
-        return [event.description for _, _, event in self.outbox.due(sink, limit)]
+        return [event.description for _, _, event, _ in self.outbox.due(sink, limit)]
 
     def answer(self, sink: str, outcome: Outcome, limit: int = 1000) -> int:
         """Let the sink answer everything due with `outcome`; how many there were."""
         assert self.outbox is not None
         due = self.outbox.due(sink, limit)
-        self.settle(sink, [(seq, outcome) for seq, _, _ in due])
+        self.settle(sink, [(seq, outcome) for seq, *_ in due])
         return len(due)
 
     def sql(self, query: str, *values: object) -> list[Any]:

@@ -99,3 +99,27 @@ def test_every_detected_event_is_in_the_ledger(bench) -> None:
     ledger = outbox.ledger()
     assert (ledger.detected, ledger.new, ledger.update, ledger.duplicate, ledger.expired) == (5, 2, 1, 1, 1)
     assert bench.balanced()
+
+
+def test_events_for_one_sink_alone_are_nothing_to_the_others_and_no_friction(bench) -> None:
+    """Once per id; the sums of friction do not see them, the sink's own do."""
+    outbox = bench.open(SinkInfo("backend"), SinkInfo("slack"))
+    for _ in range(2):
+        result = outbox.commit([bench.event(1)], (), [("slack", bench.event(7)), ("slack", bench.event(8))]).result(20)
+    assert result == CommitResult(duplicate=1)
+    assert (bench.due("backend"), bench.due("slack")) == (["event 1"], ["event 1", "event 7", "event 8"])
+    bench.answer("slack", Done())
+    ledger = outbox.ledger()
+    assert (ledger.detected, ledger.new, ledger.duplicate) == (2, 1, 1)
+    assert {sink.name: (sink.eligible, sink.delivered, sink.waiting) for sink in ledger.sinks} == {
+        "backend": (1, 0, 1),
+        "slack": (3, 3, 0),
+    }
+    assert bench.balanced()
+
+
+def test_what_is_too_old_to_be_told_from_a_repeat_is_not_told(bench) -> None:
+    """As with friction."""
+    outbox = bench.open(SinkInfo("slack"))
+    outbox.commit([], (), [("slack", bench.event(1, age_s=36 * DAY_S))]).result(20)
+    assert bench.due("slack") == []

@@ -6,7 +6,7 @@ import pytest
 
 from forwarder.contracts import Done, Later, Refused
 from forwarder.errors import Overloaded
-from forwarder.outbox import SinkInfo, dead_letters
+from forwarder.outbox import SinkInfo, backlog, dead_letters
 from forwarder.outbox.backlog import MAX_POSTPONED_S
 
 
@@ -43,8 +43,8 @@ def test_a_postponed_event_lets_the_others_pass(bench, clock) -> None:
     """Later concerns one event; it comes back when its time has come."""
     outbox = bench.open(SinkInfo("backend"))
     fill(bench, 3)
-    (first, _, _), *rest = outbox.due("backend", 10)
-    bench.settle("backend", [(first, Later(30.0)), *((seq, Done()) for seq, _, _ in rest)])
+    (first, *_), *rest = outbox.due("backend", 10)
+    bench.settle("backend", [(first, Later(30.0)), *((seq, Done()) for seq, *_ in rest)])
     assert bench.due("backend") == []
     clock.now += 29
     assert bench.due("backend") == []
@@ -90,7 +90,7 @@ def test_a_refused_event_is_a_dead_letter_and_refuses_no_neighbour(bench) -> Non
     """It keeps the sink's words, without control characters, and the event."""
     outbox = bench.open(SinkInfo("backend"))
     fill(bench, 3)
-    seqs = [seq for seq, _, _ in outbox.due("backend", 10)]
+    seqs = [seq for seq, *_ in outbox.due("backend", 10)]
     bench.settle("backend", [(seqs[0], Done()), (seqs[1], Refused("bad \x1b[31mentity\n")), (seqs[2], Done())])
     (kept,) = dead_letters(bench.path)
     assert (kept.kind, kept.name, kept.reason) == ("delivery", "backend", "bad  [31mentity ")
@@ -105,8 +105,11 @@ def test_updates_are_only_for_sinks_that_take_them(bench) -> None:
     bench.open(SinkInfo("backend"), SinkInfo("slack", takes_updates=False))
     bench.commit(bench.event(1))
     bench.commit(bench.event(1, revision=1))
-    assert [(update, event.revision) for _, update, event in bench.outbox.due("backend", 9)] == [(False, 0), (True, 1)]
-    assert [(update, event.revision) for _, update, event in bench.outbox.due("slack", 9)] == [(False, 0)]
+    assert [(update, event.revision) for _, update, event, _ in bench.outbox.due("backend", 9)] == [
+        (False, 0),
+        (True, 1),
+    ]
+    assert [(update, event.revision) for _, update, event, _ in bench.outbox.due("slack", 9)] == [(False, 0)]
     bench.answer("slack", Done())
     bench.answer("backend", Done())
     assert sink_of(bench, "slack").eligible == 1
@@ -156,7 +159,7 @@ def test_an_event_pushed_out_in_flight_that_arrives_is_no_dead_letter(bench) -> 
     in_flight = outbox.due("slack", 10)
     fill(bench, 2, start=3)
     assert len(dead_letters(bench.path)) == 2
-    bench.settle("slack", [(seq, Done()) for seq, _, _ in in_flight])
+    bench.settle("slack", [(seq, Done()) for seq, *_ in in_flight])
     assert dead_letters(bench.path) == []
     assert (sink_of(bench, "slack").delivered, sink_of(bench, "slack").dead) == (2, 0)
     assert bench.balanced()
@@ -166,7 +169,7 @@ def test_an_answer_that_comes_twice_counts_once(bench) -> None:
     """The second answer about an event changes nothing."""
     outbox = bench.open(SinkInfo("backend"))
     fill(bench, 2)
-    answers = [(seq, Done()) for seq, _, _ in outbox.due("backend", 10)]
+    answers = [(seq, Done()) for seq, *_ in outbox.due("backend", 10)]
     bench.settle("backend", answers[1:])
     bench.settle("backend", answers)
     bench.settle("backend", answers)
@@ -231,9 +234,9 @@ def test_a_full_look_ahead_waits_for_its_head(bench, monkeypatch) -> None:
     monkeypatch.setattr("forwarder.outbox.backlog.LOOKAHEAD_EVENTS", 4)
     outbox = bench.open(SinkInfo("backend"))
     fill(bench, 10)
-    (head, _, _), *rest = outbox.due("backend", 10)
+    (head, *_), *rest = outbox.due("backend", 10)
     assert len(rest) == 3
-    bench.settle("backend", [(head, Later(60.0)), *((seq, Done()) for seq, _, _ in rest)])
+    bench.settle("backend", [(head, Later(60.0)), *((seq, Done()) for seq, *_ in rest)])
     assert bench.due("backend") == []
     assert bench.balanced()
 
@@ -244,7 +247,7 @@ def test_an_event_that_all_others_overtake_becomes_a_dead_letter(bench, clock, m
     outbox = bench.open(SinkInfo("backend"))
     fill(bench, 10)
     for _ in range(10):
-        head, *rest = [seq for seq, _, _ in outbox.due("backend", 10)]
+        head, *rest = [seq for seq, *_ in outbox.due("backend", 10)]
         bench.settle("backend", [(head, Later(1.0)), *((seq, Done()) for seq in rest)])
         clock.now += 1
     (kept,) = dead_letters(bench.path)
@@ -274,3 +277,42 @@ def test_a_stored_event_that_cannot_be_read_is_a_dead_letter(bench) -> None:
     bench.answer("backend", Done())
     assert [letter.reason for letter in dead_letters(bench.path)] == ["the stored event cannot be read"]
     assert bench.balanced()
+
+
+def test_held_events_count_no_tries_and_leave_more_room_behind_them(bench, monkeypatch) -> None:
+    """A night of quiet makes no dead letters, and what comes after it is looked at all the same."""
+    monkeypatch.setattr(backlog, "LOOKAHEAD_EVENTS", 2)
+    monkeypatch.setattr(backlog, "HOLDING_LOOKAHEAD_EVENTS", 6)
+    monkeypatch.setattr(backlog, "OVERTAKEN_ATTEMPTS", 2)
+    outbox = bench.open(SinkInfo("slack", holds=True))
+    bench.commit(*(bench.event(number) for number in range(1, 6)))
+    for _ in range(4):
+        assert bench.due("slack", 1) == ["event 1"]
+        bench.answer("slack", Later(600.0, held=True), 1)
+        bench.clock.now += 601
+    bench.answer("slack", Later(600.0, held=True), 1)
+    assert bench.due("slack") == ["event 2", "event 3", "event 4", "event 5"]
+    bench.answer("slack", Done())
+    assert sink_of(bench, "slack").waiting == 1
+    assert outbox.ledger().dead_letters == 0
+    assert bench.balanced()
+
+
+def test_a_sinks_memory_lives_and_dies_with_it(bench) -> None:
+    """Stored with its answers, there after a restart, gone when the sink is no longer configured."""
+    outbox = bench.open(SinkInfo("slack"), SinkInfo("other"))
+    bench.commit(bench.event(1))
+    seq = outbox.due("slack", 1)[0][0]
+    outbox.settle("slack", [(seq, Done())], b"remembered").result(20)
+    assert (outbox.memory("slack"), outbox.memory("other")) == (b"remembered", b"")
+    assert bench.open(SinkInfo("slack"), SinkInfo("other")).memory("slack") == b"remembered"
+    bench.open(SinkInfo("other"))
+    assert bench.open(SinkInfo("slack"), SinkInfo("other")).memory("slack") == b""
+
+
+def test_an_outbox_of_before_sinks_had_a_memory_gets_one(bench) -> None:
+    """It is a table that may be missing, not another format."""
+    bench.open(SinkInfo("slack"))
+    bench.close()
+    bench.sql("DROP TABLE sink_memory")
+    assert bench.open(SinkInfo("slack")).memory("slack") == b""

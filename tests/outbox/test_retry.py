@@ -64,7 +64,7 @@ def test_an_update_stays_an_update(bench) -> None:
     bench.commit(bench.event(1, revision=1))
     bench.answer("backend", Refused("no"))
     retry_dead(bench.path)
-    assert [(update, event.revision) for _, update, event in bench.outbox.due("backend", 9)] == [(True, 1)]
+    assert [(update, event.revision) for _, update, event, _ in bench.outbox.due("backend", 9)] == [(True, 1)]
 
 
 def test_a_delivery_without_its_sink_stays(bench) -> None:

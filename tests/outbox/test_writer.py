@@ -42,7 +42,7 @@ def test_all_that_waits_shares_one_transaction(bench) -> None:
     """One fsync for fifty batches and a sink's answer."""
     outbox = bench.open(BACKEND)
     bench.commit(bench.event(0))
-    ((seq, _, _),) = outbox.due("backend", 1)
+    ((seq, *_),) = outbox.due("backend", 1)
     before = commits(bench)
     with Hold(outbox):
         futures = [outbox.commit([bench.event(number)]) for number in range(1, 51)]

@@ -5,7 +5,9 @@ import os
 import sqlite3
 from pathlib import Path
 
-from forwarder.sidecar.lag import log_lag
+import pytest
+
+from forwarder.sidecar.lag import log_lag, log_trouble
 
 
 def database(path: Path, offsets: dict[int, int]) -> None:
@@ -29,3 +31,13 @@ def test_a_table_that_cannot_be_read_is_no_number(tmp_path: Path) -> None:
     """Rather no value than a wrong one."""
     (tmp_path / "tail.db").write_bytes(b"no database at all, but long enough to be read as one" * 20)
     assert log_lag(tmp_path / "tail.db", f"{tmp_path}/*.log") is None
+
+
+def test_a_log_that_cannot_be_followed_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not there, or not for us; each with what to do."""
+    path = tmp_path / "audit.log"
+    assert "is not there yet; does kube-apiserver write to it" in log_trouble(path)
+    path.touch()
+    assert log_trouble(path) == ""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert "may not be read by uid" in log_trouble(path)

@@ -100,7 +100,7 @@ def parts(render, overlay, tmp_path_factory):
         return render(folder)
 
     def with_components():
-        """The overlay with both components, as its comments say."""
+        """The overlay with every component and with settings of its own, as its comments say."""
         folder = tmp_path_factory.mktemp("components")
         shutil.copytree(overlay(), folder, dirs_exist_ok=True)
         text = (folder / "kustomization.yaml").read_text()
@@ -108,14 +108,26 @@ def parts(render, overlay, tmp_path_factory):
             "components:",
             "  - base/deploy/components/servicemonitor",
             "  - base/deploy/components/postgresql",
+            "  - base/deploy/components/notify",
+            "  - name: friction-backend\n",
+            "    behavior: merge\n#     files: [backend.yaml]",
+            "  - name: friction-backend-sinks",
+            "    files: [secrets/slack-token]",
         ):
             assert f"# {line}" in text
-            text = text.replace(f"# {line}", line)
+            text = text.replace(f"# {line}", line.replace("\n# ", "\n"))
+        for name in ("friction-backend", "friction-backend-sinks"):  # what stands between the lines above
+            text = text.replace(f"- name: {name}\n#     namespace", f"- name: {name}\n    namespace")
+        shutil.copy(folder / "base/deploy/backend/backend.yaml", folder)
+        (folder / "secrets/slack-token").write_text("xoxb-of-a-test")
         secret = "  - {name: friction-backend-database, namespace: friction-forwarder, literals: [url=postgresql+psycopg://u@h/d]}\n"
         (folder / "kustomization.yaml").write_text(text + secret)
         return render(folder)
 
-    made = {"sidecar": sidecar, "components": with_components}
+    def tailer():
+        return render(ROOT / "deploy/tailer")
+
+    made = {"sidecar": sidecar, "components": with_components, "tailer": tailer}
 
     def part(name):
         return made[name]() if name in made else render(overlay(name))

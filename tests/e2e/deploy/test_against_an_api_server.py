@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from kind.sidecars import FOLDER, WAYS
 from tests.e2e.controlplane.plane import ControlPlane, missing_parts
 
 pytestmark = pytest.mark.e2e
@@ -29,7 +30,7 @@ SERVICE_MONITORS = {
     },
 }
 ROOT = Path(__file__).parents[3]
-PARTS = ["kubeadm", "k3s", "rke2", "plain", "components", "sidecar"]
+PARTS = ["kubeadm", "k3s", "rke2", "plain", "components", "sidecar", "tailer"]
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +72,15 @@ def test_the_written_overlay_is_ready_to_apply(api_server, overlay, distribution
     assert "daemonset.apps/friction-agent created" in said
 
 
+@pytest.mark.parametrize("way", [way.folder for way in WAYS])
+def test_the_kind_clusters_sidecars_are_accepted(api_server, render, way):
+    """Every object of kind/sidecar/, beside the overlay's namespaces."""
+    objects = render(FOLDER / way)
+    listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+    said = api_server.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=json.dumps(listed))
+    assert said.count("(server dry run)") == len(objects)
+
+
 def bare_pod(objects, name, namespace):
     """A Pod of that workload's template, its claims named as a StatefulSet names them."""
     owner = next(owner for owner, _ in objects.templates() if owner["metadata"]["name"] == name)
@@ -91,8 +101,9 @@ def bare_pod(objects, name, namespace):
         ("kubeadm", "friction-forwarder"),
         ("kubeadm", "friction-backend"),
         ("components", "friction-backend"),
+        ("tailer", "kubernetes-audit-tailer"),
     ],
-    ids=["receiver", "backend", "backend-postgresql"],
+    ids=["receiver", "backend", "backend-with-components", "tailer"],
 )
 def test_services_meet_the_restricted_level(api_server, parts, part, name):
     """As a bare Pod in the namespace that enforces it; a StatefulSet's own dry run would only warn."""

@@ -1,16 +1,23 @@
 """kind/: what can be known without a container engine."""
 
+import base64
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from cryptography import x509
+from typer.main import get_command
 
+from forwarder.cli import app
 from forwarder.detection.loader import load_rules
-from kind import run
+from forwarder.sidecar.settings import load_settings
+from kind import run, sidecars
 from tests.e2e.scenario import load
 
 pytestmark = pytest.mark.e2e
@@ -118,3 +125,120 @@ def test_it_settles_only_when_nothing_more_comes(monkeypatch):
     monkeypatch.setattr(run.time, "sleep", slept.append)
     assert run._settled(lambda: next(said)) == "+ unexpected"
     assert slept == [1, run.QUIET_S]
+
+
+@pytest.fixture
+def prepared(overlay, tmp_path):
+    """What `Sidecars.prepare` does, with the real `forwarder certs` and kubectl but for what asks a cluster; the Secrets."""
+    shutil.copytree(overlay(), tmp_path / "overlay")
+    made, asked = {}, []
+
+    def output(*command, stdin=""):
+        if "apply" in command:
+            secret = yaml.safe_load(stdin)
+            made[secret["metadata"]["namespace"], secret["metadata"]["name"]] = secret["data"]
+            return ""
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    def program(*command):
+        if command[0] == "kubectl":
+            asked.append(command)
+            return
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+        subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True)
+
+    kubeconfig = json.dumps(run.kubeconfig_of({"server": "https://127.0.0.1:1"}, {"token": "t"}))
+    sidecars.Sidecars(program, output, ("kubectl",), tmp_path).prepare((sys.executable, "-m", "forwarder"), kubeconfig)
+    return made, asked
+
+
+def test_the_sidecars_find_their_secrets(render, prepared):
+    """Each that a pod mounts, or that the sidecar watches, is made, with the keys that are read from it."""
+    secrets, _ = prepared
+    assert secrets["friction-forwarder-nodes", "friction-sidecar"].keys() == {
+        "kubeconfig",
+        "shared-key",
+        "telemetry-token",
+    }
+    read = {}
+    for way in sidecars.WAYS:
+        for one in render(sidecars.FOLDER / way.folder):
+            spec = one["spec"] if one["kind"] == "Pod" else one.get("spec", {}).get("template", {}).get("spec", {})
+            for volume in spec.get("volumes", []):
+                if "secret" in volume:
+                    mounts = [(container, mount["mountPath"]) for container in spec["containers"]
+                              for mount in container["volumeMounts"] if mount["name"] == volume["name"]]  # fmt: skip
+                    read[one["metadata"]["namespace"], volume["secret"]["secretName"]] = mounts
+    read["friction-forwarder", "friction-sidecar-client"] = []
+    assert read.keys() == secrets.keys()
+    texts = [path.read_text() for path in sidecars.FOLDER.rglob("*") if path.is_file()]
+    texts.append((ROOT / "deploy/tailer/tailer.yaml").read_text())
+    for key, mounts in read.items():
+        for _, path in mounts:
+            named = {name for text in texts for name in re.findall(rf"(?<!\w){path}/([a-z-]+(?:\.[a-z]+)?)", text)}
+            assert named <= secrets[key].keys(), key
+
+
+def test_the_sidecars_certificates_fit(prepared, tmp_path):
+    """The receiver's authority signed the sidecar's; proxy and tailer go by the names under which they are dialled."""
+    secrets, _ = prepared
+    assert (
+        secrets["friction-forwarder", "friction-sidecar-client"]["ca.crt"]
+        == base64.b64encode((tmp_path / "overlay/certs/ca.crt").read_bytes()).decode()
+    )
+    for key, file, name in (
+        (("friction-forwarder-nodes", "friction-proxy"), "server.crt", "friction-proxy.friction-forwarder-nodes.svc"),
+        (("kube-system", "audittailer-server"), "audittailer-server.crt", "kubernetes-audit-tailer"),
+    ):
+        certificate = x509.load_pem_x509_certificate(base64.b64decode(secrets[key][file]))
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert names.get_values_for_type(x509.DNSName) == [name]
+
+
+def test_agents_stand_aside_while_sidecars_run(prepared):
+    """On a node selector that no node has; null gives them back."""
+    _, asked = prepared
+    (patch,) = [json.loads(command[-1]) for command in asked if "patch" in command]
+    assert patch["spec"]["template"]["spec"]["nodeSelector"] == {"friction.example/for": "nobody"}
+
+
+@pytest.mark.parametrize("way", sidecars.WAYS, ids=[way.folder for way in sidecars.WAYS])
+def test_the_sidecars_arguments_are_what_the_program_takes(render, way):
+    """And its settings load."""
+    (pod,) = [one for one in render(sidecars.FOLDER / way.folder) if one["metadata"]["name"] == "friction-sidecar" and one["kind"] == "Pod"]  # fmt: skip
+    (container,) = pod["spec"]["containers"]
+    assert container["image"] == run.IMAGES["sidecar"]
+    command, *words = container["args"]
+    given = dict(word.removeprefix("--").split("=", 1) for word in words)
+    flags = {name: int(value) if name == "proxy-port" else value for name, value in given.items()}
+    settings, _ = load_settings(flags, {}, None)
+    get_command(app).commands[command].make_context(command, list(words))
+    assert bool(settings.proxy_host) == (way.folder == "tunnel")
+    static = yaml.safe_load((ROOT / "deploy/sidecar/kube-apiserver+strategic.yaml").read_text())
+    same = {word for word in static["spec"]["containers"][0]["args"] if not word.startswith("--telemetry")}
+    assert same <= set(container["args"]), "as in deploy/sidecar"
+
+
+def test_what_the_tailer_has_not_is_named():
+    """Lines of others between are passed over."""
+    events = [{"audit_id": "a"}, {"audit_id": "b"}]
+    assert sidecars.not_tailed('{"auditID": "a"}\nnoise\n[1]\n{"kind": "Event"}\n', events) == ["b"]
+    assert sidecars.not_tailed('{"auditID": "a"}\n{"auditID": "b"}\n', events) == []
+
+
+def test_a_sidecar_that_grows_or_restarts_fails_the_run(tmp_path):
+    """The broken receiver's way is about memory; every way is about living through it."""
+    said = {"exec": str(300 << 20), "get": json.dumps({"status": {"containerStatuses": [{"restartCount": 1}]}})}
+
+    def output(*command, stdin=""):
+        return next((answer for word, answer in said.items() if word in command), "")
+
+    broken = next(way for way in sidecars.WAYS if way.folder == "broken")
+    made = sidecars.Sidecars(lambda *_: None, output, ("kubectl",), tmp_path)
+    with pytest.raises(SystemExit, match="memory grows"):
+        made.played(broken, tmp_path)
+    with pytest.raises(SystemExit, match="restarted 1 times"):
+        made.check(broken, [])
+    said |= {"exec": str(90 << 20), "get": json.dumps({"status": {"containerStatuses": [{"restartCount": 0}]}})}
+    made.played(broken, tmp_path)
+    made.check(broken, [])

@@ -1,5 +1,6 @@
 """The manifests of deploy/, offline: hardened, complete, and in step with the program and its files."""
 
+import base64
 import re
 from pathlib import Path
 
@@ -12,17 +13,19 @@ from forwarder.backend.settings import listen_address
 from forwarder.cli import app
 from forwarder.cli.configuration import backend_settings
 from forwarder.detection.loader import load_rules
-from forwarder.registry import load_config
-from forwarder.settings import expand, parse_bytes, parse_document
+from forwarder.registry import ExitsConfig, load_config, load_exits
+from forwarder.settings import convert, expand, parse_bytes, parse_document
+from forwarder.sidecar.settings import SidecarSettings
+from tests.e2e.deploy.conftest import Objects
 
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[3]
 VARIANTS = ["kubeadm", "k3s", "rke2", "plain"]
-PARTS = [*VARIANTS, "components", "sidecar"]
-OURS = ("friction-forwarder", "friction-backend")  # what meets the restricted level
+PARTS = [*VARIANTS, "components", "sidecar", "tailer"]
+OURS = ("friction-forwarder", "friction-backend", "kubernetes-audit-tailer")  # what meets the restricted level
 RESTRICTED_VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret", "downwardAPI"}
-OUTSIDE = {"friction-sidecar"}  # a Secret that a person makes; the manifest and docs say so
+OUTSIDE = {"friction-sidecar", "audittailer-server"}  # Secrets that a person makes; manifests and docs say so
 
 
 @pytest.fixture(params=PARTS)
@@ -69,7 +72,7 @@ def test_no_pod_carries_a_token(objects):
 
 
 def test_services_run_as_nobody_in_particular(objects):
-    """Receiver and backend: uid 65532, and only volumes that the restricted level allows."""
+    """Receiver, backend and tailer: uid 65532, and only volumes that the restricted level allows."""
     for owner, template in objects.templates():
         if owner["metadata"]["name"] in OURS:
             security = template["spec"]["securityContext"]
@@ -204,6 +207,34 @@ def test_the_receivers_settings_load(parts, unpack, tmp_path):
     assert storage >= 2 * loaded.outbox_max_bytes
 
 
+def test_the_tailers_settings_load(parts, unpack, tmp_path):
+    """Its certificates have the names that audit-forwarder's tailer knew; every event goes to stdout before it is acknowledged."""
+    objects = Objects(parts("tailer"))
+    secret = {"kind": "Secret", "metadata": {"name": "audittailer-server", "namespace": "kube-system"}, "data": {}}
+    for name in ("ca.crt", "audittailer-server.crt", "audittailer-server.key"):
+        secret["data"][name] = base64.b64encode(b"pem").decode()
+    objects.append(secret)
+    template = objects.template("kubernetes-audit-tailer")
+    environment = unpack(objects, "kube-system", template)
+    loaded = load_config(settings_document(tmp_path, template), environment)
+    tls = loaded.sources["forward"][1].tls
+    assert {Path(path).name for path in (tls.client_ca_file, tls.cert_file, tls.key_file)} == set(secret["data"])
+    assert all(Path(path).is_file() for path in (tls.client_ca_file, tls.cert_file, tls.key_file))
+    (sink,) = [settings for _, settings in loaded.sinks.values()]
+    assert (sink.stream, sink.when_down) == ("audit", "block")
+    assert loaded.rules == []
+    volume = next(v for v in template["spec"]["volumes"] if v["name"] == "outbox")
+    assert parse_bytes(f"{volume['emptyDir']['sizeLimit']}B") > loaded.outbox_max_bytes
+
+
+def test_a_sidecar_finds_the_tailer_by_its_defaults(parts):
+    """Service, namespace, port and the name that must stand in the certificate."""
+    defaults = SidecarSettings()
+    service = parts("tailer").get("Service", defaults.service_name, defaults.namespace)
+    assert [port["port"] for port in service["spec"]["ports"]] == [24224]
+    assert defaults.tls_vhost == service["metadata"]["name"]
+
+
 def test_agents_receivers_and_backend_agree_on_keys(parts, unpack, tmp_path):
     """The key that an agent shows is the one that receivers ask for; theirs is the backend's."""
     objects = parts("k3s")
@@ -220,13 +251,44 @@ def test_agents_receivers_and_backend_agree_on_keys(parts, unpack, tmp_path):
     assert listen_address(settings).port == 8000
 
 
-def test_the_backend_with_postgresql_has_no_volume(parts):
-    """Its database URL comes from the Secret."""
+def test_the_backend_with_postgresql_keeps_only_its_outbox(parts):
+    """Its database URL comes from the Secret; what its sinks have yet to take is on a volume as before."""
     owner = parts("components").get("StatefulSet", "friction-backend", "friction-forwarder")
     container = owner["spec"]["template"]["spec"]["containers"][0]
-    assert "volumeClaimTemplates" not in owner["spec"]
+    before = parts("kubeadm").get("StatefulSet", "friction-backend", "friction-forwarder")
+    claims = before["spec"]["volumeClaimTemplates"]
+    assert [claim["metadata"]["name"] for claim in claims] == ["data", "outbox"]
+    assert owner["spec"]["volumeClaimTemplates"] == claims[1:]
     assert "/var/lib/forwarder" not in [mount["mountPath"] for mount in container["volumeMounts"]]
     assert [variable["name"] for variable in container["env"]] == ["FORWARDER_DATABASE"]
+
+
+def test_the_backends_outbox_has_a_volume_twice_its_size(parts, unpack, tmp_path):
+    """SQLite's log and free pages need room of their own; without sinks nothing is opened there."""
+    objects = parts("kubeadm")
+    owner = objects.get("StatefulSet", "friction-backend", "friction-forwarder")
+    environment = unpack(objects, "friction-forwarder", owner["spec"]["template"])
+    document = expand(settings_document(tmp_path, owner["spec"]["template"]), environment)
+    assert load_exits(document) is None
+    outbox = convert(document, ExitsConfig).outbox
+    (container,) = owner["spec"]["template"]["spec"]["containers"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    claims = {claim["metadata"]["name"]: claim["spec"]["resources"]["requests"]["storage"] for claim in owner["spec"]["volumeClaimTemplates"]}  # fmt: skip
+    assert Path(outbox.path).parent == Path(f"{tmp_path}{mounts['outbox']}")
+    assert parse_bytes(f"{claims['outbox']}B") >= 2 * parse_bytes(outbox.max_bytes)
+
+
+def test_the_backends_sinks_have_their_keys_and_a_way_out(parts):
+    """components/notify: the Secret is mounted where the example reads it, and HTTPS is open."""
+    objects = parts("components")
+    (container,) = objects.template("friction-backend")["spec"]["containers"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    example = (ROOT / "deploy/backend/backend.yaml").read_text()
+    assert f"{mounts['sinks']}/slack-token" in example
+    volume = next(v for v in objects.template("friction-backend")["spec"]["volumes"] if v["name"] == "sinks")
+    assert "slack-token" in objects.data("Secret", volume["secret"]["secretName"], "friction-forwarder")
+    policy = objects.get("NetworkPolicy", "friction-backend-sinks", "friction-forwarder")["spec"]
+    assert [[port["port"] for port in rule["ports"]] for rule in policy["egress"]] == [[443], [53, 53]]
 
 
 def test_prometheus_finds_the_port_and_the_token(parts):

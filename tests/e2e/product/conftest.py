@@ -35,7 +35,12 @@ def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEAD
 
 
 class Program:
-    """One process with its output in a file; may be stopped or killed and started again."""
+    """One process with its output in a file; may be stopped or killed and started again.
+
+    out: a file for standard output alone; None: it goes where standard error goes.
+    """
+
+    out: Path | None = None
 
     def __init__(self, name: str, arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
         self.name, self.log = name, folder / f"{name}.log"
@@ -44,14 +49,14 @@ class Program:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        with open(self.log, "ab") as output:
+        with open(self.log, "ab") as errors, open(self.out or self.log, "ab") as output:
             self._process = subprocess.Popen(
                 self._arguments,
                 env=self._environment,
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=output,
+                stderr=errors,
             )
 
     @property
@@ -90,7 +95,7 @@ class Product:
     """Backend, receiver and Fluent Bit over one audit log. Ports are fixed for the life of the test, so all may restart."""
 
     def __init__(self, folder: Path, agent: str | None) -> None:
-        self.folder, self.agent = folder, agent
+        self.folder, self.agent, self.root = folder, agent, ROOT
         self.audit_log = folder / "logs" / "audit.log"
         self.audit_log.parent.mkdir()
         self.outbox = folder / "outbox.db"

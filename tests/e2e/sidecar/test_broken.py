@@ -22,7 +22,9 @@ pytestmark = pytest.mark.e2e
         pytest.param("state-dir", "/proc/state", "state-dir: cannot write to /proc/state", id="state"),
         pytest.param("run-dir", "/proc/run", "run-dir: cannot write to /proc/run", id="run"),
         pytest.param("tls-basedir", "/proc/ssl", "tls-basedir: cannot write to /proc/ssl", id="tls"),
-        pytest.param("telemetry-listen", "0.0.0.0:0", "`telemetry.token` is needed", id="telemetry"),
+        pytest.param("telemetry-listen", "0.0.0.0:0", "telemetry-listen: 0.0.0.0:0 can be reached", id="telemetry"),
+        pytest.param("audit-log-path", "/nowhere/audit.log", "audit-log-path: /nowhere is not there; mount", id="log"),
+        pytest.param("log-level", "loud", "--log-level: 'loud' is no log level", id="level"),
     ],
 )
 def test_what_is_missing_at_the_start_ends_it_with_2_and_says_what_to_do(
@@ -32,6 +34,19 @@ def test_what_is_missing_at_the_start_ends_it_with_2_and_says_what_to_do(
     running = sidecar(kubeconfig(apiserver.url), **{option: value})
     assert running.process.wait(20) == 2
     assert said in running.output()
+
+
+def test_a_log_that_does_not_come_is_said(apiserver, kubeconfig, sidecar, ack_server, authority, wait_until):
+    """The audit log is perhaps not switched on; once it is, its lines are sent."""
+    receiver = ack_server(context=authority.server_context())
+    apiserver.put_secret(authority.secret())
+    apiserver.put_service(receiver.port)
+    running = sidecar(kubeconfig(apiserver.url))
+    wait_until(
+        lambda: "audit.log is not there yet; does kube-apiserver write to it" in running.output(), "the complaint"
+    )
+    running.write([b'{"n":1}'])
+    wait_until(lambda: receiver.lines, "the first line")
 
 
 def test_a_classic_output_ends_it_with_the_yaml_to_write(apiserver, kubeconfig, sidecar, tmp_path):
@@ -61,7 +76,7 @@ def test_an_absent_kubeconfig_stops_nothing_and_is_used_once_it_comes(
     running = sidecar(tmp_path / "kubeconfig")
     running.write([b'{"n":1}'])
     wait_until(lambda: running.metric("forwarder_agent_chunks", 0) >= 1, "the line to be kept")
-    assert "kubeconfig" in running.output()
+    assert "there is no kubeconfig; mount it there, or set --kubecfg" in running.output()
     apiserver.put_secret(authority.secret())
     apiserver.put_service(receiver.port)
     kubeconfig(apiserver.url)

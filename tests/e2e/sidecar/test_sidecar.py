@@ -102,6 +102,21 @@ def test_a_receiver_that_asks_for_a_shared_key_gets_it(
     assert "a shared key" not in running.output()
 
 
+def test_a_receiver_with_another_name_gets_nothing(apiserver, kubeconfig, sidecar, ack_server, authority, wait_until):
+    """The same authority signed it, but it is not the receiver that was meant."""
+    other = ack_server(context=authority.server_context("somebody-else"))
+    right = ack_server(context=authority.server_context())
+    apiserver.put_secret(authority.secret())
+    apiserver.put_service(other.port)
+    running = sidecar(kubeconfig(apiserver.url))
+    running.write(numbered(0, 10))
+    wait_until(lambda: running.metric('forwarder_relay_dials_total{result="through"', 0) >= 2, "two tries")
+    assert other.lines == []
+    apiserver.put_service(right.port)
+    wait_until(lambda: set(right.lines) == set(numbered(0, 10)), "the lines at the right one")
+    assert other.lines == []
+
+
 def test_certificates_that_come_while_the_receiver_is_away_are_loaded(
     apiserver, kubeconfig, sidecar, ack_server, authority, wait_until
 ):

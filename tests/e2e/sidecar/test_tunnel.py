@@ -1,4 +1,6 @@
-"""The ways to the receiver: directly, and by HTTP CONNECT through proxies that are not ours (tinyproxy, with socat in front)."""
+"""The ways to the receiver: directly, and by HTTP CONNECT through proxies that are not ours: tinyproxy behind socat, squid
+behind nginx.
+"""
 
 import asyncio
 import contextlib
@@ -8,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 import trustme
@@ -60,31 +63,84 @@ def tinyproxy(tmp_path, program):
 
 
 @pytest.fixture
-def konnectivity(tmp_path, tinyproxy, program):
-    """The path of a Unix socket behind which HTTP CONNECT is spoken."""
-    path = tmp_path / "konnectivity.socket"
-    program("socat", f"UNIX-LISTEN:{path},fork", f"TCP:127.0.0.1:{tinyproxy}", path=path)
-    return str(path)
+def squid(tmp_path, program):
+    """Its port."""
+    port = free_port()
+    config = tmp_path / "squid.conf"
+    config.write_text(
+        f"http_port 127.0.0.1:{port}\nhttp_access allow localhost\nhttp_access deny all\ncache deny all\n"
+        "access_log none\ncache_log /dev/null\ncache_store_log none\npid_filename none\nnetdb_filename none\n"
+        "pinger_enable off\nshutdown_lifetime 0 seconds\nvisible_hostname squid.test\n"
+    )
+    program("squid", "-N", "-f", str(config), port=port)
+    return port
 
 
 @pytest.fixture
-def mutual_tls_proxy(tmp_path, tinyproxy, program, authority):
-    """The same behind a TLS port that asks for a client certificate; as a way."""
-    files = authority.files(tmp_path / "proxy", "127.0.0.1")
-    port = free_port()
-    options = f"cert={files}/tls.crt,key={files}/tls.key,cafile={files}/ca.crt,verify=1"
-    listen = f"OPENSSL-LISTEN:{port},bind=127.0.0.1,fork,reuseaddr,backlog=100,{options}"
-    program("socat", listen, f"TCP:127.0.0.1:{tinyproxy}", port=port)
-    return TlsProxy("127.0.0.1", port, f"{files}/ca.crt", f"{files}/tls.crt", f"{files}/tls.key")
+def nginx(tmp_path, program):
+    """`nginx(listen, to, …)`: a stream server in front of the loopback port `to`."""
+
+    def start(listen, to, *directives, **where):
+        folders = (Path("/usr/lib/nginx/modules"), Path("/usr/lib64/nginx/modules"))
+        module = next((path for folder in folders for path in folder.glob("ngx_stream_module.so")), None)
+        if module is None:
+            pytest.skip("needs nginx with its stream module: apt-get install nginx libnginx-mod-stream")
+        config = tmp_path / "nginx.conf"
+        inside = " ".join(
+            f"{directive};" for directive in (f"listen {listen}", f"proxy_pass 127.0.0.1:{to}", *directives)
+        )
+        config.write_text(
+            f"load_module {module};\ndaemon off;\nmaster_process off;\npid {tmp_path}/nginx.pid;\n"
+            f"error_log /dev/null;\nevents {{ worker_connections 1024; }}\nstream {{ server {{ {inside} }} }}\n"
+        )
+        program("nginx", "-e", "/dev/null", "-p", str(tmp_path), "-c", str(config), **where)
+
+    return start
 
 
-@pytest.fixture(params=["direct", "unix", "mutual-tls"])
+@pytest.fixture
+def unix_way(tmp_path, program, nginx, request):
+    """`unix_way(proxy)`: HTTP CONNECT spoken behind a Unix socket."""
+
+    def start(proxy):
+        path = tmp_path / "konnectivity.socket"
+        port = request.getfixturevalue(proxy)
+        if proxy == "squid":
+            nginx(f"unix:{path}", port, path=path)
+        else:
+            program("socat", f"UNIX-LISTEN:{path},fork", f"TCP:127.0.0.1:{port}", path=path)
+        return UnixProxy(str(path))
+
+    return start
+
+
+@pytest.fixture
+def tls_way(tmp_path, program, nginx, authority, request):
+    """`tls_way(proxy)`: the same behind a TLS port that asks for a client certificate."""
+
+    def start(proxy):
+        files = authority.files(tmp_path / "proxy", "127.0.0.1")
+        port, behind = free_port(), request.getfixturevalue(proxy)
+        if proxy == "squid":
+            certificates = (f"ssl_certificate {files}/tls.crt", f"ssl_certificate_key {files}/tls.key")
+            clients = (f"ssl_client_certificate {files}/ca.crt", "ssl_verify_client on")
+            nginx(f"127.0.0.1:{port} ssl", behind, *certificates, *clients, port=port)
+        else:
+            options = f"cert={files}/tls.crt,key={files}/tls.key,cafile={files}/ca.crt,verify=1"
+            listen = f"OPENSSL-LISTEN:{port},bind=127.0.0.1,fork,reuseaddr,backlog=100,{options}"
+            program("socat", listen, f"TCP:127.0.0.1:{behind}", port=port)
+        return TlsProxy("127.0.0.1", port, f"{files}/ca.crt", f"{files}/tls.crt", f"{files}/tls.key")
+
+    return start
+
+
+PROXIES = ["tinyproxy", "squid"]
+
+
+@pytest.fixture(params=["direct", *(f"{way}-{proxy}" for way in ("unix", "tls") for proxy in PROXIES)])
 def way(request):
-    if request.param == "direct":
-        return Direct()
-    if request.param == "unix":
-        return UnixProxy(request.getfixturevalue("konnectivity"))
-    return request.getfixturevalue("mutual_tls_proxy")
+    kind, _, proxy = request.param.partition("-")
+    return request.getfixturevalue(f"{kind}_way")(proxy) if proxy else Direct()
 
 
 @pytest.fixture
@@ -171,34 +227,57 @@ async def test_a_target_that_nobody_serves_closes_the_connection(relay):
     writer.close()
 
 
-async def test_a_refusal_is_reported_with_the_proxys_status(konnectivity):
+@pytest.mark.parametrize("proxy", PROXIES)
+async def test_a_refusal_is_reported_with_the_proxys_status(unix_way, proxy):
     """An operator reads what the proxy said, not only that something failed."""
+    way = unix_way(proxy)
     with pytest.raises(TunnelError, match=r"the proxy answers 5[0-9][0-9]") as refused:
-        await dial(UnixProxy(konnectivity), Target("127.0.0.1", free_port()), asyncio.Protocol)
+        await dial(way, Target("127.0.0.1", free_port()), asyncio.Protocol)
     assert refused.value.cause.startswith("proxy_5")
 
 
-async def test_a_proxy_that_does_not_know_us_lets_nobody_through(mutual_tls_proxy, echo, authority, tmp_path):
+@pytest.mark.parametrize("proxy", PROXIES)
+async def test_a_proxy_that_does_not_know_us_lets_nobody_through(tls_way, proxy, echo, authority, tmp_path):
     """The other half of mutual TLS: a certificate of a stranger's authority is refused."""
+    known = tls_way(proxy)
     stranger = type(authority)().files(tmp_path / "stranger", "someone")
-    way = TlsProxy(
-        "127.0.0.1", mutual_tls_proxy.port, mutual_tls_proxy.ca_file, f"{stranger}/tls.crt", f"{stranger}/tls.key"
-    )
+    way = TlsProxy("127.0.0.1", known.port, known.ca_file, f"{stranger}/tls.crt", f"{stranger}/tls.key")
     with pytest.raises(TunnelError):
         await dial(way, Target("127.0.0.1", echo.port), asyncio.Protocol)
 
 
-async def test_a_proxy_with_another_name_is_not_believed(mutual_tls_proxy):
+@pytest.mark.parametrize("proxy", PROXIES)
+async def test_a_proxy_with_another_name_is_not_believed(tls_way, proxy):
     """Its certificate is for 127.0.0.1: whoever answers for another name is not the proxy that was meant."""
-    way = TlsProxy(
-        "localhost",
-        mutual_tls_proxy.port,
-        mutual_tls_proxy.ca_file,
-        mutual_tls_proxy.crt_file,
-        mutual_tls_proxy.key_file,
-    )
+    known = tls_way(proxy)
+    way = TlsProxy("localhost", known.port, known.ca_file, known.crt_file, known.key_file)
     with pytest.raises(TunnelError, match="cannot be verified: Hostname mismatch"):
         await dial(way, Target("127.0.0.1", 1), asyncio.Protocol)
+
+
+@pytest.mark.parametrize("kind", ["unix", "tls"])
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_the_whole_sidecar_through_a_proxy(
+    request, kind, proxy, apiserver, kubeconfig, sidecar, ack_server, authority, wait_until
+):
+    """Fluent Bit's own TLS runs inside the tunnel; tunnels that are cut are dug anew, and no line is lost."""
+    way = request.getfixturevalue(f"{kind}_way")(proxy)
+    receiver = ack_server(context=authority.server_context())
+    apiserver.put_secret(authority.secret())
+    apiserver.put_service(receiver.port)
+    if isinstance(way, UnixProxy):
+        options = {"konnectivity-uds-socket": way.path}
+    else:
+        files = {"ca": way.ca_file, "client-crt": way.crt_file, "client-key": way.key_file}
+        options = {f"proxy-{name}-file": path for name, path in files.items()}
+        options |= {"proxy-host": way.host, "proxy-port": way.port}
+    running = sidecar(kubeconfig(apiserver.url), **options)
+    lines = [b'{"n":%d}' % number for number in range(400)]
+    running.write(lines[:200])
+    wait_until(lambda: len(set(receiver.lines)) >= 200, "the first half")
+    receiver.disconnect()
+    running.write(lines[200:])
+    wait_until(lambda: set(receiver.lines) == set(lines), "the rest, over new tunnels")
 
 
 @pytest.mark.parametrize(

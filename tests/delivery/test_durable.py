@@ -9,12 +9,14 @@ from concurrent.futures import Future
 import pytest
 
 from forwarder.contracts import Done, Later, Outcome, Refused
-from forwarder.delivery import BROKEN_DELAYS_S, MIN_PAUSE_S, Delivery
+from forwarder.delivery.durable import Delivery
+from forwarder.delivery.offering import BROKEN_DELAYS_S, MIN_PAUSE_S
 from forwarder.errors import Overloaded, ShuttingDown
 from forwarder.events.friction import FrictionEvent
 from forwarder.telemetry import Telemetry
 
 WAIT_S = 20.0
+STORED_S = 1_750_000_000.0
 
 
 def event(number: int, revision: int = 0) -> FrictionEvent:
@@ -28,23 +30,28 @@ class FakeQueue:
     """An outbox in memory: what is due, and what was answered."""
 
     def __init__(self, *rows: tuple[int, bool, FrictionEvent]) -> None:
-        self.rows = list(rows)
+        self.rows = [(*row, STORED_S) for row in rows]
+        self.remembered: list[bytes] = []
         self.settled: list[tuple[int, Outcome]] = []
         self.failures: list[Exception] = []
         self.limits: list[int] = []
         self.changed = threading.Event()
 
-    def due(self, sink: str, limit: int) -> list[tuple[int, bool, FrictionEvent]]:
+    def due(self, sink: str, limit: int) -> list[tuple[int, bool, FrictionEvent, float]]:
         self.limits.append(limit)
         found, self.rows = self.rows[:limit], self.rows[limit:]
         return found
 
-    def settle(self, sink: str, outcomes: Sequence[tuple[int, Outcome]]) -> "Future[None]":
+    def memory(self, sink: str) -> bytes:
+        return self.remembered[-1] if self.remembered else b""
+
+    def settle(self, sink: str, outcomes: Sequence[tuple[int, Outcome]], memory: bytes | None = None) -> "Future[None]":
         future: Future[None] = Future()
         if self.failures:
             future.set_exception(self.failures.pop(0))
         else:
             self.settled += outcomes
+            self.remembered += [] if memory is None else [memory]
             future.set_result(None)
         return future
 
@@ -107,6 +114,68 @@ def test_a_batch_of_updates_only_is_not_offered_at_all() -> None:
     assert Delivery(queue, sink, Telemetry()).turn() == 0.0
     assert sink.given == []
     assert queue.settled == [(1, Done())]
+
+
+def test_what_a_sink_does_not_want_is_settled_and_counted() -> None:
+    """It is told when the event came into the outbox, so that an event that waited here is not taken for an old one."""
+    queue, sink, telemetry = FakeQueue(*rows(1, 2)), FakeSink(), Telemetry()
+    asked: list[float] = []
+
+    def wants(item: FrictionEvent, stored_s: float) -> bool:
+        asked.append(stored_s)
+        return item.description == "event 2"
+
+    sink.wants = wants  # type: ignore[attr-defined]
+    Delivery(queue, sink, telemetry).turn()
+    assert [item.description for item in sink.given] == ["event 2"]
+    assert queue.settled == [(1, Done()), (2, Done())]
+    assert asked == [STORED_S, STORED_S]
+    assert telemetry.value("forwarder_sink_unwanted", sink="slack") == 1
+
+
+def test_what_is_held_is_no_trouble(caplog) -> None:
+    """No retry is counted, the sink is not left alone, and nothing is said."""
+    queue, telemetry = FakeQueue(*rows(1, 2, 3)), Telemetry()
+    delivery = Delivery(queue, FakeSink(lambda _: Later(300.0, held=True)), telemetry)
+    for _ in range(3):
+        queue.rows = [(number, False, event(number), STORED_S) for number in (1, 2)]
+        assert delivery.turn() == 0.0
+    assert telemetry.value("forwarder_sink_retries", sink="slack") == 0
+    assert caplog.text == ""
+
+
+def test_nothing_is_stored_about_an_event_whose_turn_comes_next() -> None:
+    """Held for 0 s: it is due as before."""
+    answers: dict[str, Outcome] = {"event 1": Done(), "event 2": Later(0.0, held=True)}
+    queue = FakeQueue(*rows(1, 2))
+    assert Delivery(queue, FakeSink(lambda item: answers[item.description]), Telemetry()).turn() == 0.0
+    assert queue.settled == [(1, Done())]
+
+
+def test_a_sinks_memory_is_stored_with_the_answers_it_belongs_to() -> None:
+    """Only when it changed; and it is there again before `prepare`."""
+
+    class Remembering(FakeSink):
+        memory = b""
+        found: bytes | None = None
+
+        def prepare(self) -> None:
+            self.found = self.memory
+
+        def deliver(self, events: Sequence[FrictionEvent]) -> list[Outcome]:
+            self.memory = events[0].description.encode()
+            return super().deliver(events)
+
+    queue, sink = FakeQueue(*rows(1)), Remembering()
+    queue.remembered = [b"before"]
+    delivery = Delivery(queue, sink, Telemetry())
+    delivery._remember()
+    delivery._offering.prepare()
+    delivery.turn()
+    queue.rows = [(2, False, event(1), STORED_S)]
+    delivery.turn()
+    assert sink.found == b"before"
+    assert queue.remembered == [b"before", b"event 1"]
 
 
 def test_a_sink_says_how_much_it_likes_to_be_given() -> None:
@@ -190,7 +259,7 @@ def test_trouble_is_said_when_it_begins_and_when_it_ends(caplog) -> None:
 
 def test_answers_are_stored_again_when_the_disk_could_not_take_them(monkeypatch) -> None:
     """They are kept, so that what was delivered is not sent a second time."""
-    monkeypatch.setattr("forwarder.delivery.STORE_AGAIN_S", 0.0)
+    monkeypatch.setattr("forwarder.delivery.durable.STORE_AGAIN_S", 0.0)
     queue, sink = FakeQueue(*rows(1)), FakeSink()
     queue.failures = [Overloaded("disk_full"), Overloaded("disk_full")]
     Delivery(queue, sink, Telemetry()).turn()

@@ -1,0 +1,12 @@
+"""Delivery: one thread per sink that offers it events and acts on what it answers. A dead sink delays nobody but itself.
+
+    Delivery(outbox, sink, telemetry)            friction events: what is due in the outbox, each answer stored
+    Stream(sink, settings, wants, telemetry)     audit events: a bounded queue in memory that may join the acknowledgement
+
+What both share, a sink that raises and a sink that puts off, stands in `offering`.
+"""
+
+from forwarder.delivery.durable import Delivery
+from forwarder.delivery.stream import Stream
+
+__all__ = ["Delivery", "Stream"]
