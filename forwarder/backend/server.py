@@ -8,6 +8,7 @@ and the store is closed last. Where sinks hang off it (`exit_`), they open befor
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import socket
 import time
@@ -66,6 +67,7 @@ class BackendServer:
         self.address = Address(host=host, port=port)
         app = create_app(store, self._settings, self._clock, self._exit)
         server = _Server(_config(app), started)
+        gc.freeze()  # what is there now stays: to look through it for garbage again and again would hold answers up
         helpers = (
             spawn(self._maintain(store), name="backend maintenance"),
             spawn(_stop(server, stopping, app.state.live.close), name="backend stop"),

@@ -164,7 +164,7 @@ def measure(client: Client, requests: int, only: str, pages: list[str]) -> dict[
 
 def _event(chance: Chance) -> dict[str, str]:
     return {
-        "id": str(uuid.UUID(int=chance.getrandbits(128))),
+        "id": str(uuid.uuid4()),
         "entity_ref": entity_ref(_rank(chance, ENTITIES)),
         "type": kind(chance),
         "severity": "high",
