@@ -44,7 +44,7 @@ image: ## both container images, with docker
 	docker build --target sidecar --tag $(IMAGE)-sidecar:$(VERSION) --build-arg VERSION=$(VERSION) .
 
 image-lock: ## pin the images' Python packages anew; needs uv
-	$(LOCK) --extra fast --extra certs --extra postgres pyproject.toml -o image/receiver.txt
+	$(LOCK) --extra fast --extra certs --extra postgres --extra notify pyproject.toml -o image/receiver.txt
 	$(LOCK) --extra fast --extra sidecar pyproject.toml -o image/sidecar.txt
 
 kind-up: ## a kind cluster with everything in it; needs docker, kind and kubectl

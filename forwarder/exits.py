@@ -12,11 +12,13 @@ receiver: durable first, then delivered, put off or dead, and nothing is sent tw
 import time
 from collections.abc import Sequence
 
+import msgspec
+
 from forwarder import __version__
 from forwarder.delivery import Delivery
 from forwarder.events.friction import FrictionEvent
-from forwarder.outbox import Outbox, SinkInfo, read_ledger, show
-from forwarder.registry import Loaded, build_sink
+from forwarder.outbox import Outbox, read_ledger, show
+from forwarder.registry import Loaded, build_sink, outbox_entry
 from forwarder.settings import Address, parse_address
 from forwarder.telemetry import Telemetry
 from forwarder.wire.http import TelemetryServer
@@ -32,14 +34,10 @@ class Exits:
         self.telemetry = Telemetry()
         self.telemetry_address: Address | None = None
         self.sinks = {name: build_sink(name, loaded, self.telemetry) for name in loaded.sinks}
-        limit = loaded.config.outbox.max_waiting_events
         self._outbox = Outbox(
             loaded.outbox_path,
-            [
-                # first-seen events only, so no sink is offered an update
-                SinkInfo(sink.name, takes_updates=False, required=sink.required, max_waiting_events=limit)
-                for sink in self.sinks.values()
-            ],
+            # first-seen events only, so no sink is offered an update
+            [msgspec.structs.replace(outbox_entry(sink, loaded), takes_updates=False) for sink in self.sinks.values()],
             max_bytes=loaded.outbox_max_bytes,
             telemetry=self.telemetry,
         )

@@ -9,10 +9,12 @@ by an earlier try is a duplicate by its id.
 The ledger of lines is counted here, once per accepted batch: received = unmatched + matched + rejected.
 
 Shutdown: sources stop accepting, finish what they had received and acknowledge it; then sinks finish what is in flight;
-then the outbox closes. Each step has a deadline. What was not delivered is in the outbox for the next start.
+then the outbox closes, and last the live feed. Each step has a deadline. What was not delivered is in the outbox for
+the next start.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import time
@@ -20,10 +22,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from forwarder import __version__
 from forwarder.alerts.audit import as_event
 from forwarder.contracts import Batch, DeadLetter, Line, Source, Stopping, Submit, Tap
-from forwarder.delivery import Delivery, Stream
+from forwarder.delivery import Delivery, Stream, Turns
 from forwarder.detection.detector import Detector, Malformed
 from forwarder.detection.loader import load_rules
 from forwarder.detection.rules import RuleSet
@@ -33,15 +37,19 @@ from forwarder.events import redact
 from forwarder.events.audit import AuditEvent
 from forwarder.events.friction import FrictionEvent
 from forwarder.events.outgoing import OutgoingEvent
-from forwarder.outbox import Outbox, SinkInfo, read_ledger, show
+from forwarder.events.redaction import Redaction
+from forwarder.outbox import Outbox, read_ledger, show
 from forwarder.registry import (
     Loaded,
     build_audit_sink,
+    build_feed,
     build_sink,
     build_source,
+    outbox_entry,
     takes_audit_events,
     takes_audit_stream,
 )
+from forwarder.settings import Address
 from forwarder.tasks import cancel, spawn
 from forwarder.telemetry import Telemetry
 from forwarder.wire.budget import ByteBudget
@@ -52,6 +60,7 @@ SOURCES_STOP_S = 10.0  # below the 30 s that Kubernetes gives, and above a Fluen
 SINKS_STOP_S = 12.0  # a delivery in flight has a deadline of 10 s of its own
 REFUSED_LATELY_S = 5.0  # not ready for so long after a refusal: senders that can choose go elsewhere, then try again
 GAUGES_EVERY_S = 2.0
+BLOCKING_BATCHES = 2  # under way at once where a stream joins the acknowledgement: one is delivered, one decoded
 SLICE_LINES = 256  # after so many examined lines the event loop gets a turn: acks of other connections stay fast
 
 
@@ -63,6 +72,8 @@ class Pipeline:
         self.loaded = loaded
         self.telemetry = telemetry
         self.detector = self._detector(self._rules())
+        redaction = Redaction(loaded.config.redaction)
+        self._redaction = redaction if redaction.active else None
         audit = [name for name, (_, settings) in loaded.sinks.items() if takes_audit_stream(settings)]
         self.sinks = {name: build_sink(name, loaded, telemetry) for name in loaded.sinks if name not in audit}
         self.streams = {name: self._stream(name) for name in audit}
@@ -72,24 +83,18 @@ class Pipeline:
             for name, (_, settings) in loaded.sinks.items()
             if takes_audit_events(settings) and name not in audit
         }
+        blocking = any(loaded.sinks[name][1].when_down == "block" for name in audit)
+        self._turns = Turns(BLOCKING_BATCHES) if blocking else None
         self._taps: list[Tap] = []
+        self.feed = build_feed(loaded, telemetry)
+        self.feed_address: Address | None = None
         budget = ByteBudget()
         self.sources: dict[str, Source] = {
             name: build_source(name, loaded, self.detector.screen, telemetry, budget) for name in loaded.sources
         }
-        limit = loaded.config.outbox.max_waiting_events
         self.outbox = Outbox(
             loaded.outbox_path,
-            [
-                SinkInfo(
-                    sink.name,
-                    takes_updates=sink.takes_updates,
-                    required=sink.required,
-                    max_waiting_events=min(limit, getattr(sink, "max_waiting_events", limit)),
-                    holds=getattr(sink, "holds", False),
-                )
-                for sink in self.sinks.values()
-            ],
+            [outbox_entry(sink, loaded) for sink in self.sinks.values()],
             max_bytes=loaded.outbox_max_bytes,
             telemetry=telemetry,
         )
@@ -122,6 +127,7 @@ class Pipeline:
                 delivery.start()
             for stream in self.streams.values():
                 stream.start()
+            await self._open_feed()
             background = [
                 spawn(self._gauges(), name="gauges"),
                 spawn(self._watch_rules(), name="watch-rules"),
@@ -131,6 +137,20 @@ class Pipeline:
             self._closing = True
             await cancel(*background)
             await asyncio.to_thread(self._close)
+            if self.feed:
+                await asyncio.to_thread(self.feed.stop)  # last: who watches sees how it ends
+
+    async def _open_feed(self) -> None:
+        if self.feed is None:
+            return
+        loop = asyncio.get_running_loop()
+
+        def changed() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
+                loop.call_soon_threadsafe(self.look_at_taps)
+
+        self.feed_address = await asyncio.to_thread(self.feed.start, changed)
+        self.attach(self.feed)
 
     async def _run_sources(self, stopping: Stopping, started: Callable[[], None]) -> None:
         halt = asyncio.Event()
@@ -197,7 +217,8 @@ class Pipeline:
 
         async def submit(batch: Batch) -> None:
             try:
-                await self._submit(source, batch)
+                async with self._turns.one() if self._turns else contextlib.nullcontext():
+                    await self._submit(source, batch)
             except ForwarderError as error:
                 reason = "shutting_down" if isinstance(error, ShuttingDown) else "overloaded"
                 self._refused_at = time.monotonic()
@@ -221,7 +242,8 @@ class Pipeline:
                 line.data, cluster=batch.cluster, time_s=line.time_s or time.time(), keep=keep
             )
             audit.extend(
-                OutgoingEvent(event, data, batch.cluster or self.detector.cluster) for event, data in examined.audit
+                OutgoingEvent(event, data, batch.cluster or self.detector.cluster, self._redaction)
+                for event, data in examined.audit
             )
             if examined.malformed:
                 dead.extend(self._dead_letter(malformed, line, batch.origin) for malformed in examined.malformed)
@@ -231,6 +253,9 @@ class Pipeline:
             events.extend(examined.events)
             if position % SLICE_LINES == SLICE_LINES - 1:
                 await asyncio.sleep(0)
+        if self._redaction:
+            events = [self._redaction.friction(event) for event in events]
+            dead = [msgspec.structs.replace(letter, head=self._redaction.text(letter.head)) for letter in dead]
         directed = [
             (name, as_event(event, name))
             for name, selected in self._told.items()

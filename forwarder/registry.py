@@ -7,6 +7,7 @@
     outbox: {path: /var/lib/forwarder/outbox.db, max_bytes: 1GiB}
     sinks:
       backend: {url: http://backend:8000, api_key: ${HEALERT_API_KEY}}
+    feed: {listen: 127.0.0.1:32767}
     telemetry: {listen: 127.0.0.1:9000}
     log: {level: info, format: text}
 
@@ -18,7 +19,7 @@ import importlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -28,9 +29,15 @@ from forwarder.detection.actors import ROBOTS
 from forwarder.detection.loader import load_selection
 from forwarder.detection.rules import Rule
 from forwarder.errors import ConfigError
+from forwarder.events.redaction import RedactionSettings
+from forwarder.feed.settings import FeedSettings
+from forwarder.outbox import SinkInfo
 from forwarder.settings import Document, convert, expand, nearest, parse_bytes, resolve_path, rooted, shipped
 from forwarder.telemetry import Telemetry
 from forwarder.wire.budget import ByteBudget
+
+if TYPE_CHECKING:
+    from forwarder.feed.server import Feed
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -121,13 +128,17 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The settings file of `forwarder receive`. cluster: the name that goes into every event of sources without their own."""
+    """The settings file of `forwarder receive`. cluster: the name that goes into every event of sources without their own.
+    feed: absent: nobody can watch, and gRPC is not loaded.
+    """
 
     cluster: str = ""
     sources: dict[str, Any] = {}
     detection: DetectionSettings = DetectionSettings()
+    redaction: RedactionSettings = RedactionSettings()
     outbox: OutboxSettings = OutboxSettings()
     sinks: dict[str, Any] = {}
+    feed: FeedSettings | None = None
     telemetry: TelemetrySettings = TelemetrySettings()
     log: LogSettings = LogSettings()
 
@@ -242,10 +253,34 @@ def build_sink(name: str, loaded: Loaded, telemetry: Telemetry) -> Sink:
     return sink
 
 
+def outbox_entry(sink: Sink, loaded: Loaded) -> SinkInfo:
+    """What the outbox has to know of a sink, in a receiver and off a backend alike."""
+    limit = loaded.config.outbox.max_waiting_events
+    return SinkInfo(
+        sink.name,
+        takes_updates=sink.takes_updates,
+        required=sink.required,
+        max_waiting_events=min(limit, getattr(sink, "max_waiting_events", limit)),
+        holds=getattr(sink, "holds", False),
+    )
+
+
 def build_audit_sink(name: str, loaded: Loaded, telemetry: Telemetry) -> AuditSink:
     """The sink of audit events of that name; nothing is opened yet."""
     sink: AuditSink = _built(name, loaded, telemetry)
     return sink
+
+
+def build_feed(loaded: Loaded, telemetry: Telemetry) -> "Feed | None":
+    """The live feed, where the settings have one; nothing is opened yet. Raises ConfigError."""
+    settings = loaded.config.feed
+    if settings is None:
+        return None
+    try:
+        from forwarder.feed.server import Feed  # noqa: PLC0415 - a receiver without a feed carries no gRPC
+    except ImportError:
+        raise ConfigError("the feed needs gRPC: pip install 'friction-forwarder[feed]'", where="feed") from None
+    return Feed(rooted(settings, loaded.base), telemetry, cluster=loaded.config.cluster)
 
 
 def _built(name: str, loaded: Loaded, telemetry: Telemetry) -> Any:

@@ -28,6 +28,7 @@ NO_TEST_OF_THEIR_OWN = {
     "contracts.py": "protocols and structs only",
     "errors.py": "classes without behaviour",
     "detection/rules.py": "test_loader.py and test_matcher.py read every field",
+    "feed/client.py": "tests/e2e/feed/test_client.py: it is connections through and through",
     "sidecar/cluster.py": "tests/e2e/sidecar/test_discovery.py runs it over HTTP",
     "sidecar/leash.py": "tests/e2e/sidecar/test_sidecar.py kills its parent",
     "sidecar/relay.py": "tests/e2e/sidecar/test_relay.py: it is sockets through and through",

@@ -15,10 +15,10 @@ from forwarder.errors import ConfigError, Overloaded, ShuttingDown
 from forwarder.events.friction import FrictionEvent
 from forwarder.events.outgoing import OutgoingEvent
 from forwarder.outbox import dead_letters, read_ledger
-from forwarder.pipeline import Pipeline
+from forwarder.pipeline import BLOCKING_BATCHES, Pipeline
 from forwarder.registry import load_config
 from forwarder.settings import parse_document
-from forwarder.tasks import spawn
+from forwarder.tasks import cancel, spawn
 from forwarder.telemetry import Telemetry
 
 LOG = [line for line in Path("tests/data/control-plane/audit.log").read_bytes().splitlines() if b'"exec"' in line]
@@ -346,6 +346,21 @@ async def test_a_source_that_gives_up_waiting_withdraws_its_events(make: Callabl
     assert lines(pipeline)["received"] == 0
 
 
+async def test_beside_a_blocking_stream_most_batches_wait_untouched(make: Callable[..., Pipeline]) -> None:
+    """An agent that catches up sends fifty chunks at once: what waits for its turn has cost nothing when its sender gives up."""
+    pipeline, stream = streamed(make)
+    submit = pipeline.submit_for("file")
+    tasks = [spawn(submit(batch(QUIET)), name="submit", failed=lambda _: None) for _ in range(50)]
+    await asyncio.sleep(0.05)
+    assert len(stream.taken) == BLOCKING_BATCHES
+    await cancel(*tasks[BLOCKING_BATCHES:])
+    for taken in stream.taken:
+        taken.set_result(None)
+    await asyncio.gather(*tasks[:BLOCKING_BATCHES])
+    assert len(stream.given) == BLOCKING_BATCHES
+    assert lines(pipeline)["received"] == BLOCKING_BATCHES
+
+
 @pytest.mark.parametrize("error", [Overloaded("behind"), ShuttingDown("closing"), RuntimeError("a bug")])
 async def test_a_stream_that_refuses_leaves_the_batch_unacknowledged(
     make: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -406,6 +421,27 @@ async def test_audit_events_for_people_are_durable_before_the_acknowledgement_an
     assert {event.verb for event in told} <= {"get", "create"}
     assert all(not event.type.startswith("audit: ") for _, _, event, _ in pipeline.outbox.due("backend", 100))
     assert read_ledger(pipeline.loaded.outbox_path).balanced() == []
+
+
+async def test_what_an_operator_has_hidden_is_hidden_in_friction_and_dead_letters(tmp_path: Path) -> None:
+    """Before anything of it is stored."""
+    (tmp_path / "rules.yaml").write_text(RULES)
+    settings = {
+        "sources": {"file": {"path": "/x"}}, "sinks": {"backend": {}}, "detection": {"rules": ["rules.yaml"]},
+        "outbox": {"path": "outbox.db"}, "redaction": {"patterns": ["kubectl", "planted"]},
+    }  # fmt: skip
+    pipeline = Pipeline(load_config(parse_document(json.dumps(settings), str(tmp_path / "f.yaml")), {}), Telemetry())
+    pipeline.outbox.open()
+    try:
+        letter = DeadLetter(reason="r", source="s", size_bytes=1, sha256="0", head="a planted word")
+        await pipeline.submit_for("file")(batch(*EXECS, rejected=(letter,)))
+        due = pipeline.outbox.due("backend", 100)
+    finally:
+        pipeline.outbox.close()
+    assert due
+    assert all("kubectl" not in event.user_agent for _, _, event, _ in due)
+    assert any("[redacted]" in event.user_agent for _, _, event, _ in due)
+    assert dead_letters(pipeline.loaded.outbox_path)[0].head == "a [redacted] word"
 
 
 async def test_rules_may_be_left_out_where_audit_events_are_only_passed_on(tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 """The settings file as a whole, and the hand-written lists of components."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from forwarder.errors import ConfigError
-from forwarder.registry import SINKS, SOURCES, build_sink, build_source, load_config
+from forwarder.feed.settings import FeedSettings
+from forwarder.registry import SINKS, SOURCES, build_feed, build_sink, build_source, load_config
 from forwarder.settings import parse_document
 from forwarder.telemetry import Telemetry
 from forwarder.wire.budget import ByteBudget
@@ -116,3 +118,26 @@ def test_shipped_rules_are_found_from_any_folder(tmp_path: Path) -> None:
     own = tmp_path / "rules" / "friction.yaml"
     own.write_text("rules: []")
     assert load_config(document, {}).rules == [own]
+
+
+def test_without_a_feed_there_is_none_and_grpc_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is asked for and gRPC is missing, the words say how to get it."""
+    monkeypatch.setitem(sys.modules, "forwarder.feed.server", None)
+    assert build_feed(load(GOOD), Telemetry()) is None
+    with pytest.raises(ConfigError, match=r"pip install 'friction-forwarder\[feed\]'"):
+        build_feed(load(GOOD | {"feed": {}}), Telemetry())
+
+
+def test_the_feeds_certificates_are_found_from_the_settings_file(tmp_path: Path) -> None:
+    """As every other path in it."""
+    settings = GOOD | {"feed": {"tls": {"cert_file": "tls/feed.crt", "key_file": "tls/feed.key"}}}
+    loaded = load_config(parse_document(json.dumps(settings), str(tmp_path / "f.yaml")), {})
+    with pytest.raises(ConfigError, match=f"feed.tls.cert_file: cannot read {tmp_path}/tls/feed.crt"):
+        build_feed(loaded, Telemetry())
+
+
+def test_every_setting_of_the_feed_is_documented() -> None:
+    """In its own docstring, and in docs/settings.md."""
+    for field in FeedSettings.__struct_fields__:
+        assert field in (FeedSettings.__doc__ or "")
+        assert f"`feed.{field}`" in Path("docs/settings.md").read_text()

@@ -48,7 +48,7 @@ from forwarder.backend.settings import BackendSettings
 from forwarder.backend.store import Store
 from forwarder.backend.store.events import RecentEvent
 from forwarder.backend.store.scores import ScoreFilter
-from forwarder.errors import ForwarderError
+from forwarder.errors import Overloaded, ShuttingDown
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,8 @@ def create_app(store: Store, settings: BackendSettings, clock: Clock = time.time
     )
     app.add_middleware(Guard)
     app.add_exception_handler(SQLAlchemyError, _store_failed)
-    app.add_exception_handler(ForwarderError, _exit_failed)
+    for refusal in (Overloaded, ShuttingDown):
+        app.add_exception_handler(refusal, _exit_failed)
     app.add_exception_handler(RequestValidationError, _bad_parameters)
     app.mount("/static", StaticFiles(directory=pages.STATIC))
     with_key = [Depends(require_key(settings.api_key))]
@@ -217,7 +218,7 @@ async def _store_failed(request: Request, error: Exception) -> Response:
 
 async def _exit_failed(request: Request, error: Exception) -> Response:
     """The sinks' outbox takes nothing now (full, or its disk is): nothing was stored, and the sender keeps its events."""
-    log.error("first-seen events cannot be kept for the sinks, the sender of a %s is told to come back: %s",
+    log.warning("first-seen events cannot be kept for the sinks, the sender of a %s is told to come back: %s",
               request.method, error)  # fmt: skip
     return Response(
         b'{"detail":"the outbox of the sinks is not available; try again"}',

@@ -30,6 +30,7 @@ from forwarder.cli import (
     status,
     up,
     version,
+    watch,
 )
 from forwarder.errors import ConfigError, ForwarderError
 
@@ -51,6 +52,7 @@ app.command(rich_help_panel=RUN)(receive.receive)
 app.command(rich_help_panel=RUN)(drain.drain)
 app.add_typer(backend.app, name="backend", rich_help_panel=RUN)
 app.command(rich_help_panel=RUN)(sidecar.sidecar)
+app.command(rich_help_panel=LOOK)(watch.watch)
 app.command(rich_help_panel=LOOK)(status.status)
 app.command(rich_help_panel=LOOK)(doctor.doctor)
 app.command(rich_help_panel=LOOK)(replay.replay)

@@ -41,6 +41,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     backend: str = ""
     forward: str = ""
     telemetry: str = ""
+    feed: str = ""
     audit_log: str = ""
     cluster: str = ""
     outbox: str = ""

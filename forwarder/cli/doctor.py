@@ -20,6 +20,7 @@ from forwarder.cli.hops import (
     Hop,
     check_audit_log,
     check_backend,
+    check_feed,
     check_fluent_bit,
     check_forward_port,
     check_outbox,
@@ -40,10 +41,12 @@ CHECKS: tuple[Callable[["Loaded"], Hop | list[Hop]], ...] = (
     check_fluent_bit,
     check_telemetry,
     check_forward_port,
+    check_feed,
     check_outbox,
     check_backend,
     check_sinks,
 )
+BACKEND_CHECKS = (check_outbox, check_sinks)  # of a backend's settings file: what hangs off it
 
 
 def doctor(
@@ -73,11 +76,13 @@ def doctor(
     where = str(config) if config else "environment, or the process of `forwarder up`"
     hops = [Hop("settings", good=True, text=where)]
     _show(hops[0], as_json)
-    for check in CHECKS:
+    for check in CHECKS if loaded.sources else BACKEND_CHECKS:
         found = check(loaded)
         for one in [found] if isinstance(found, Hop) else found:
             _show(one, as_json)
             hops.append(one)
+    if send and not loaded.sources:
+        raise ConfigError("a test event goes in at a receiver; give its settings file", where="--send")
     if send:
         from forwarder.cli.probe_event import ClientCertificate, follow_test_event
 
@@ -98,9 +103,18 @@ def doctor(
 
 
 def settings(config: Path | None, folder: Path | None) -> "Loaded":
-    """The receiver's settings: of the file, else of the running `up`, else of the environment. Raises ConfigError."""
-    from forwarder.cli.configuration import environment_in, from_environment, read_config
+    """The receiver's settings: of the file, else of the running `up`, else of the environment. Of a backend's file those of
+    its sinks, without sources. Raises ConfigError.
+    """
+    from forwarder.cli.configuration import environment_in, from_environment, is_backend_config, read_config, read_exits
 
+    if config is not None and is_backend_config(config):
+        exits = read_exits(config)
+        if exits is None:
+            raise ConfigError(
+                "no sink hangs off this backend; what reports to it, the receiver's file says", where=str(config)
+            )
+        return exits
     if config is not None:
         return read_config(config)
     directory = data_dir(os.environ, folder)
@@ -126,6 +140,8 @@ def settings(config: Path | None, folder: Path | None) -> "Loaded":
         "sinks": {"backend": sink},
         "telemetry": {"listen": running.telemetry},
     }
+    if running.feed:
+        data["feed"] = {"listen": running.feed}
     return from_environment(Document("forwarder up", data, {}))
 
 

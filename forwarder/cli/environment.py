@@ -60,6 +60,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("FORWARDER_DATA_DIR", "", _RUN, "folder for outbox, checkpoints and database; ~/.local/state/forwarder"),
     Variable("FORWARDER_TELEMETRY_LISTEN", "", _RUN, f"metrics and probes; {DEFAULT_TELEMETRY_LISTEN}"),
     Variable("FORWARDER_TELEMETRY_TOKEN", "", _RUN, "bearer token of /metrics, needed off loopback"),
+    Variable(
+        "FORWARDER_FEED_LISTEN", "", _RUN, "live feed for `forwarder watch`, on loopback; without it there is none"
+    ),
     Variable("FORWARDER_BACKEND_LISTEN", "HEALERT_HOST, HEALERT_PORT", _BACKEND, "backend's address; 127.0.0.1:8000"),
     Variable("FORWARDER_DATABASE", "HEALERT_DB", _BACKEND, "SQLite file, or a database URL"),
     Variable("FORWARDER_ALLOWED_ORIGINS", "HEALERT_ALLOWED_ORIGINS", _BACKEND, "pages that may call the API, with `,`"),
@@ -229,6 +232,8 @@ def run_settings(env: Environment, folder: Path) -> dict[str, Any]:
     }
     if cluster := env.text("FORWARDER_CLUSTER"):
         settings["cluster"] = cluster
+    if feed := env.text("FORWARDER_FEED_LISTEN"):
+        settings["feed"] = {"listen": feed}
     if log := log_settings(env):
         settings["log"] = log
     return settings

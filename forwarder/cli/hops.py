@@ -139,6 +139,21 @@ def check_forward_port(loaded: "Loaded") -> list[Hop]:
     return hops
 
 
+def check_feed(loaded: "Loaded") -> list[Hop]:
+    """The live feed's door, where there is one: its settings hold, and it is open or free as the Forward doors are."""
+    from forwarder.registry import build_feed
+    from forwarder.telemetry import Telemetry
+
+    if loaded.config.feed is None:
+        return []
+    try:
+        build_feed(loaded, Telemetry())
+    except ConfigError as error:
+        return [Hop("feed", good=False, text=str(error), advice="correct it; the receiver does not start with it")]
+    running = probe(loaded.config.telemetry.listen) == "ready"
+    return [_port("feed", loaded.config.feed.address, running=running)]
+
+
 def _port(title: str, address: Address, *, running: bool) -> Hop:
     if running:
         try:

@@ -58,6 +58,8 @@ def receiver_report(loaded: "Loaded", pipeline: "Pipeline", telemetry: Address |
         _, settings = loaded.sinks[name]
         how = "joins the acknowledgement" if settings.when_down == "block" else "drops what it cannot take"
         report.add("sink", f"{name}: audit events, {how}")
+    if pipeline.feed_address:
+        report.add("feed", f"{pipeline.feed_address}, see `forwarder watch`")
     report.add("outbox", str(loaded.outbox_path))
     if telemetry:
         report.add("telemetry", f"http://{telemetry}/metrics")

@@ -62,6 +62,7 @@ class Plan(msgspec.Struct, kw_only=True):
     backend_listen: str = ""
     forward_listen: str = ""
     telemetry_listen: str = ""
+    feed_listen: str = ""
     cluster: str = ""
 
 
@@ -84,6 +85,7 @@ def up(
         str, typer.Option(help=f"Where Fluent Bit connects; default {DEFAULT_FORWARD_LISTEN}.")
     ] = "",
     telemetry_listen: Annotated[str, typer.Option(help="Metrics and probes; default 127.0.0.1:9000.")] = "",
+    feed_listen: Annotated[str, typer.Option(help="Live feed for `forwarder watch`; none without it.")] = "",
     cluster: Annotated[str, typer.Option(help="The cluster's name in every event.")] = "",
 ) -> None:
     """Run receiver, backend and its page in one process, with nothing to set up."""
@@ -95,6 +97,7 @@ def up(
         backend_listen=backend_listen,
         forward_listen=forward_listen,
         telemetry_listen=telemetry_listen,
+        feed_listen=feed_listen,
         cluster=cluster,
     )
     running = find_running(plan.folder)
@@ -162,6 +165,7 @@ async def _serve(process: "Up", plan: Plan, audit_log: str, log_format: str, sto
             backend=str(process.backend.address),
             forward=",".join(map(str, getattr(receiver.pipeline.sources["forward"], "addresses", []))),
             telemetry=str(receiver.telemetry_address or ""),
+            feed=str(receiver.pipeline.feed_address or ""),
             audit_log=audit_log,
             outbox=str(receiver.loaded.outbox_path),
             cluster=receiver.loaded.config.cluster,
@@ -206,6 +210,8 @@ def _receiver(plan: Plan, env: Environment, settings: dict[str, Any], audit_log:
         data["detection"] = settings["detection"] | {"rules": plan.rules}
     if plan.telemetry_listen:
         data["telemetry"] = settings["telemetry"] | {"listen": plan.telemetry_listen}
+    if plan.feed_listen:
+        data["feed"] = {"listen": plan.feed_listen}
     if plan.cluster:
         data["cluster"] = plan.cluster
     return from_environment(Document("forwarder up", data, {}))
@@ -241,6 +247,7 @@ def _arguments(plan: Plan) -> list[str]:
         ("--backend-listen", plan.backend_listen),
         ("--forward-listen", plan.forward_listen),
         ("--telemetry-listen", plan.telemetry_listen),
+        ("--feed-listen", plan.feed_listen),
         ("--cluster", plan.cluster),
     ):
         if value:
@@ -254,6 +261,8 @@ def _where_to_look(running: Running) -> None:
         console.out(f"send to       {running.forward} (Fluent Bit's forward output)")
     if running.audit_log:
         console.out(f"tailing       {running.audit_log}")
+    if running.feed:
+        console.out(f"watch         forwarder watch {running.feed}")
     if running.telemetry:
         console.out(f"metrics       http://{running.telemetry}/metrics")
     sys.stdout.flush()

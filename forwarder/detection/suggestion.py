@@ -175,16 +175,17 @@ def _in_ignored_namespaces(ruleset: RuleSet, demands: list[Demand]) -> Iterator[
     ignored = tuple(name for name in ruleset.ignore_namespaces if not _is_glob(name))
     if not ignored:
         return
-    kept = [(demand, _namespaces_of(demand)) for demand in demands]
+    kept = [(demand, _namespaces_of(rule, demand)) for rule, demand in zip(ruleset.rules, demands, strict=True)]
     for part in _written([replace(demand, objects=objects) for demand, objects in kept if objects]):
         yield replace(part, comment=f"Namespaces themselves, though each counts as lying in itself. {part.comment}")
     yield Part(comment="Namespaces that the rules ignore.", level="None", namespaces=ignored)
 
 
-def _namespaces_of(demand: Demand) -> frozenset[tuple[str, str]]:
-    """The Namespace objects, with their subresources, where the demand is about them."""
+def _namespaces_of(rule: Rule, demand: Demand) -> frozenset[tuple[str, str]]:
+    """The Namespace objects, with their subresources, where the rule and its demand are about them."""
     if demand.objects is None:
-        return frozenset({("", "namespaces/*")})
+        groups = {"" if group == "core" else group for group in rule.match.api_groups} or {""}
+        return frozenset((group, "namespaces/*") for group in groups if group == "" or "namespaces" in rule.resources)
     return frozenset((group, "namespaces/*") for group, word in demand.objects if _halves(word)[0] == "namespaces")
 
 

@@ -14,6 +14,7 @@ import msgspec
 from forwarder.events import redact, redact_body
 from forwarder.events.audit import AuditEvent, decode
 from forwarder.events.credentials import masked
+from forwarder.events.redaction import Redaction
 
 PARTIAL_ANNOTATION: Final = "friction-forwarder/partial"
 """The annotation that marks an event which was written anew from what a cut line still held."""
@@ -30,8 +31,9 @@ class OutgoingEvent:
     Not a Struct: both forms are made when somebody asks, once, whoever asks first.
     """
 
-    def __init__(self, event: AuditEvent, line: bytes, cluster: str = "") -> None:
-        """event: as decoded of `line`, the JSON of one event."""
+    def __init__(self, event: AuditEvent, line: bytes, cluster: str = "", redaction: Redaction | None = None) -> None:
+        """event: as decoded of `line`, the JSON of one event. redaction: what is to be hidden beyond the rule."""
+        self._redaction = redaction
         self.cluster = cluster
         self._event = event
         self._line = line
@@ -39,7 +41,8 @@ class OutgoingEvent:
     @functools.cached_property
     def json(self) -> bytes:
         """The event as one line of JSON without a newline, redacted."""
-        return outgoing(self._event, self._line)
+        line = outgoing(self._event, self._line)
+        return self._redaction.line(line) if self._redaction else line
 
     @functools.cached_property
     def event(self) -> AuditEvent:
@@ -69,7 +72,7 @@ def outgoing(event: AuditEvent, line: bytes) -> bytes:
         return _anew(event)
     try:
         fields = _fields(line)
-        return b"{" + b",".join(_json(key) + b":" + _field(event, key, raw) for key, raw in fields.items()) + b"}"
+        return b"{" + b",".join([_key(key) + _field(event, key, raw) for key, raw in fields.items()]) + b"}"
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return _anew(event)  # the typed view skips what is broken in fields that it does not read
 
@@ -82,10 +85,22 @@ def _field(event: AuditEvent, key: str, raw: msgspec.Raw) -> bytes:
         return redact_body.body(value, resource)
     if key == "requestURI":
         return _json(redact.uri(_text(value))) if b"?" in value or _telling(value) else value
-    if key in ("userAgent", "annotations", "responseStatus") and _telling(value):
-        return _json(_masked(_value(value)))
+    if key in ("userAgent", "annotations", "responseStatus"):
+        # Text by text: as one text they would be a new one each time, and nothing of it remembered.
+        found = _value(value)
+        hidden = _masked(found)
+        return value if hidden == found and not _broken(value) else _json(hidden)
     # Identities stay: who did it is what an audit log is for. One line is one event: no break may stand between values.
-    return value.replace(b"\n", b" ").replace(b"\r", b" ") if b"\n" in value or b"\r" in value else value
+    return value.replace(b"\n", b" ").replace(b"\r", b" ") if _broken(value) else value
+
+
+def _broken(value: bytes) -> bool:
+    return b"\n" in value or b"\r" in value
+
+
+@functools.lru_cache(maxsize=256)  # an audit event has some twenty names
+def _key(name: str) -> bytes:
+    return bytes(_json(name)) + b":"
 
 
 def _telling(value: bytes) -> bool:

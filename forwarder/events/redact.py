@@ -18,7 +18,7 @@ from typing import Final
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 from forwarder.events.commands import MAX_ARGUMENTS, arguments, quoted
-from forwarder.events.credentials import REDACTED, mask, sensitive
+from forwarder.events.credentials import REDACTED, mask, masked, sensitive
 
 __all__ = ["REDACTED", "command", "command_from_uri", "head", "name", "text", "uri"]
 
@@ -133,8 +133,8 @@ def uri(request_uri: str) -> str:
 def _segment(path: str) -> str:
     """A path; as it was, where it holds no credential."""
     decoded = unquote(path, errors="replace")
-    masked = mask(_printable(decoded))
-    return path if masked == decoded else quote(masked, safe=_URI_SAFE)
+    hidden = masked(_printable(decoded))
+    return path if hidden == decoded else quote(hidden, safe=_URI_SAFE)
 
 
 def _parameter(part: str, argv: Iterator[str]) -> str:
@@ -145,7 +145,7 @@ def _parameter(part: str, argv: Iterator[str]) -> str:
     elif sensitive(name):
         shown = REDACTED
     else:
-        shown = mask(_printable(value))
+        shown = masked(_printable(value))
     return part if shown == value else f"{quote_plus(_printable(name))}={quote_plus(shown, safe=_URI_SAFE)}"
 
 
@@ -192,7 +192,7 @@ def head(data: bytes, limit: int = 300) -> str:
     end = _shown_until(start)
     shown = text(start[:end], limit)
     cut = end < len(start) or len(data) > _HEAD_INPUT_BYTES
-    return shown[: limit - 1] + ELLIPSIS if cut and not shown.endswith(ELLIPSIS) else shown
+    return _shortened(shown, limit, cut and not shown.endswith(ELLIPSIS))
 
 
 def _shown_until(start: str) -> int:

@@ -18,6 +18,7 @@ and nothing in it is turned into a mention, a channel or a link but our own.
 """
 
 import functools
+import logging
 import random
 import re
 import time
@@ -67,6 +68,9 @@ ADVICE: dict[str, str] = {
 _THE_MESSAGE = {"msg_too_long", "invalid_blocks", "invalid_blocks_format", "invalid_attachments", "no_text",
                 "too_many_attachments", "invalid_payload", "invalid_arguments", "cannot_parse_attachment"}  # fmt: skip
 _WORD = re.compile(r"[a-z0-9_]{1,60}")
+logging.getLogger("slack_sdk").setLevel(
+    logging.CRITICAL
+)  # it logs every failed try, and bodies at debug; we say it once
 
 
 class SlackSettings(AlertSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+ABORT_GRACE_S = 0.5  # for a call to end once it was aborted
+
 
 class Overdue(Exception):
     """No answer within the deadline; the message says so."""
@@ -22,8 +24,11 @@ class Deadline:
         self._name = name
         self._last: threading.Thread | None = None
 
-    def run(self, call: Callable[[], T], deadline_s: float) -> T:
-        """What `call` returns; raises what it raises, and Overdue. Returns within `deadline_s`."""
+    def run(self, call: Callable[[], T], deadline_s: float, abort: Callable[[], None] | None = None) -> T:
+        """What `call` returns; raises what it raises, and Overdue. Returns within `deadline_s` (and ABORT_GRACE_S).
+
+        abort: makes a call that is overdue end, where that can be done.
+        """
         if self._last is not None and self._last.is_alive():
             raise Overdue("the call before this one still hangs")
         held: _Held[T] = _Held(call)
@@ -31,6 +36,9 @@ class Deadline:
         thread.start()
         thread.join(deadline_s)
         if thread.is_alive():
+            if abort is not None:
+                abort()
+                thread.join(ABORT_GRACE_S)
             raise Overdue(f"no answer within {deadline_s:g} s")
         if held.error is not None:
             raise held.error

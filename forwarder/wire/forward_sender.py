@@ -49,7 +49,7 @@ class ForwardSender:
         ends = time.monotonic() + deadline_s
         try:
             # In a thread: a name server that never answers is bounded by no socket's timeout.
-            self._deadline.run(lambda: self._exchange(frame, chunk, ends), deadline_s)
+            self._deadline.run(lambda: self._exchange(frame, chunk, ends), deadline_s, abort=self.close)
         except (OSError, ForwardProtocolError, Overdue):
             self.close()
             raise
@@ -58,7 +58,7 @@ class ForwardSender:
         """Connect, with TLS and handshake where they are set, and send nothing. Raises as `send` does."""
         ends = time.monotonic() + deadline_s
         try:
-            self._deadline.run(lambda: self._connect(ends), deadline_s)
+            self._deadline.run(lambda: self._connect(ends), deadline_s, abort=self.close)
         finally:
             self.close()
 

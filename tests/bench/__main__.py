@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.agent import drain_rate
+from tests.bench.feed import feed_costs
 from tests.bench.load import Load, build, floor_us, receiver_cost
 
 
@@ -86,6 +87,9 @@ def main() -> None:
                 f"{best.peak_mib:.0f}",
             )
         console.print(table)
+        for cost in feed_costs(options.lines // 4):
+            figures[cost.name] = {"us_per_event": cost.us_per_event, "events_per_s": cost.events_per_s}
+            console.print(f"{cost.name}: {cost.us_per_event:.0f} µs CPU an event, {cost.events_per_s:,.0f} events/s")
         program = shutil.which("fluent-bit")
         if program:
             version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.split(

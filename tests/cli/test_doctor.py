@@ -12,6 +12,7 @@ import forwarder.cli.doctor as module
 from forwarder.cli.background import Running, process_began, write_run_file
 from forwarder.cli.doctor import settings
 from forwarder.cli.hops import Hop
+from forwarder.feed.settings import FeedSettings
 
 Run = Callable[..., Result]
 GOOD = "sources: {forward: {}}\nsinks: {backend: {}}\n"
@@ -69,7 +70,7 @@ def test_a_running_up_is_looked_at_as_it_runs(tmp_path: Path, monkeypatch: pytes
     (tmp_path / ".env").write_text("FORWARD_SHARED_KEY=key\n")
     running = Running(
         pid=os.getpid(), began=process_began(os.getpid()), backend="127.0.0.1:1", forward="127.0.0.1:2",
-        telemetry="127.0.0.1:3", cluster="c", rules=("/r.yaml",),
+        telemetry="127.0.0.1:3", feed="127.0.0.1:4", cluster="c", rules=("/r.yaml",),
     )  # fmt: skip
     write_run_file(tmp_path, running)
     loaded = settings(None, tmp_path)
@@ -77,6 +78,7 @@ def test_a_running_up_is_looked_at_as_it_runs(tmp_path: Path, monkeypatch: pytes
     assert loaded.sources["forward"][1].shared_key == "key"
     assert loaded.sinks["backend"][1].url == "http://127.0.0.1:1"
     assert (loaded.config.cluster, loaded.config.telemetry.listen) == ("c", "127.0.0.1:3")
+    assert loaded.config.feed == FeedSettings(listen="127.0.0.1:4")
     assert loaded.outbox_path == tmp_path / "outbox.db"
 
 
@@ -84,3 +86,16 @@ def test_without_a_process_the_environment_counts(tmp_path: Path, monkeypatch: p
     """As `receive` would start."""
     monkeypatch.setenv("AUDIT_LOG_PATH", "/var/log/a.log")
     assert settings(None, tmp_path).sources["file"][1].path == "/var/log/a.log"
+
+
+def test_a_backends_file_is_about_its_sinks(run: Run, tmp_path: Path) -> None:
+    """Their outbox is checked, and each that can be asked; a test event goes in at a receiver."""
+    file = tmp_path / "backend.yaml"
+    file.write_text("backend: {}\nsinks: {stdout: {}}\n")
+    result = run("doctor", "--config", file)
+    assert (result.exit_code, "✓ outbox" in result.stdout) == (0, True)
+    assert "rules" not in result.stdout
+    assert "goes in at a receiver" in str(run("doctor", "--send", "--config", file).exception)
+    file.write_text("backend: {}\n")
+    result = run("doctor", "--config", file)
+    assert (result.exit_code, "no sink hangs off this backend" in result.stdout) == (2, True)

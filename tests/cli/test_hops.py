@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import forwarder.cli.hops as module
-from forwarder.cli.hops import check_audit_log, check_fluent_bit, check_outbox, check_rules, check_telemetry
+from forwarder.cli.hops import check_audit_log, check_feed, check_fluent_bit, check_outbox, check_rules, check_telemetry
 from forwarder.registry import Loaded, load_config
 from forwarder.settings import Document
 
@@ -111,6 +111,25 @@ def test_the_receiver(make: Make, monkeypatch: pytest.MonkeyPatch, state: str, g
     """Running and accepting is good; running without accepting is bad; down is a fact."""
     monkeypatch.setattr(module, "probe", lambda _: state)
     assert check_telemetry(make()).good is good
+
+
+def test_a_feed_that_would_not_start(make: Make) -> None:
+    """Its own words say what to do; without a feed there is nothing to look at."""
+    assert check_feed(make()) == []
+    (hop,) = check_feed(make(feed={"listen": "0.0.0.0:32767"}))
+    assert hop.good is False
+    assert "allow_anonymous" in hop.text
+
+
+def test_a_feeds_door(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Free while the receiver is not running, open while it is."""
+    monkeypatch.setattr(module, "probe", lambda *_: "")
+    (hop,) = check_feed(make(feed={"listen": "127.0.0.1:0"}))
+    assert (hop.name, hop.good) == ("feed", True)
+    monkeypatch.setattr(module, "probe", lambda *_: "ready")
+    monkeypatch.setattr(module, "connect", lambda *_: (_ for _ in ()).throw(OSError(111, "Connection refused")))
+    (hop,) = check_feed(make(feed={}))
+    assert (hop.good, hop.text) == (False, "127.0.0.1:32767: Connection refused")
 
 
 def test_the_outbox(make: Make, outbox: Path) -> None:

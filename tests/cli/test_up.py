@@ -8,6 +8,7 @@ import pytest
 import forwarder.cli.up as module
 from forwarder.cli.environment import Environment, backend_document, run_settings
 from forwarder.cli.up import Plan, _arguments, _backend, _receiver, _usual_audit_log
+from forwarder.feed.settings import FeedSettings
 from forwarder.registry import Loaded
 from forwarder.settings import Address
 
@@ -68,6 +69,15 @@ def test_options_win_over_the_environment(tmp_path: Path) -> None:
     assert backend.listen == "127.0.0.1:6"
 
 
+def test_a_feed_is_there_when_it_is_asked_for(tmp_path: Path) -> None:
+    """By the option, or by the environment; without them nobody can watch, and gRPC is not loaded."""
+    assert receiver(tmp_path).config.feed is None
+    loaded = receiver(tmp_path, environ={"FORWARDER_FEED_LISTEN": "127.0.0.1:1"})
+    assert loaded.config.feed == FeedSettings(listen="127.0.0.1:1")
+    loaded = receiver(tmp_path, environ={"FORWARDER_FEED_LISTEN": "127.0.0.1:1"}, feed_listen="127.0.0.1:2")
+    assert loaded.config.feed == FeedSettings(listen="127.0.0.1:2")
+
+
 def test_the_database_is_in_the_data_folder_unless_said(tmp_path: Path) -> None:
     """HEALERT_DB names another one."""
     assert _backend(Plan(folder=tmp_path), backend_document({}, "up")[0]).database == str(tmp_path / "backend.db")
@@ -88,13 +98,13 @@ def test_the_background_gets_the_same_plan(tmp_path: Path) -> None:
     """Every option of a plan is handed on to the process that `--detach` starts."""
     plan = Plan(
         folder=tmp_path, rules=["/r"], audit_log="/a", from_start=True, backend_listen="b", forward_listen="f",
-        telemetry_listen="t", cluster="c",
+        telemetry_listen="t", feed_listen="w", cluster="c",
     )  # fmt: skip
     arguments = _arguments(plan)
     pairs = dict(zip(arguments[1:-1:2], arguments[2::2], strict=True))
     assert pairs == {
         "--data-dir": str(tmp_path), "--rules": "/r", "--audit-log": "/a", "--backend-listen": "b",
-        "--forward-listen": "f", "--telemetry-listen": "t", "--cluster": "c",
+        "--forward-listen": "f", "--telemetry-listen": "t", "--feed-listen": "w", "--cluster": "c",
     }  # fmt: skip
     assert arguments[-1] == "--from-start"
 

@@ -129,6 +129,16 @@ def test_rules_of_any_shape_are_fed(made: list[tuple[MatchSpec, bool]], drop: bo
             assert any(what.startswith(name.partition("/")[0]) for name in GUARDED), (one, text)
 
 
+@pytest.mark.parametrize(
+    ("groups", "written"), [([], True), (["core", "apps"], True), (["apps"], False)], ids=["any", "core", "not theirs"]
+)
+def test_namespaces_are_written_for_rules_of_their_group_only(groups: list[str], written: bool) -> None:
+    """A rule about everything in `apps` is about no Namespace object."""
+    one = rule_of(MatchSpec(resources=["*"], api_groups=groups), 0, False)
+    text = suggest(RuleSet(rules=(one,), ignore_namespaces=("kube-system",), warnings=(), files=()))
+    assert ("namespaces/*" in text) is written
+
+
 def test_one_rule_needs_one_rule() -> None:
     """Nothing is dropped by name that nothing would write anyway... but machines and ignored namespaces, which would be."""
     rules = load_rules(["rules/friction.yaml"])

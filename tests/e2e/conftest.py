@@ -67,7 +67,8 @@ class AckServer:
         """Cut every connection."""
         for connection in list(self._open):
             try:
-                connection.shutdown(socket.SHUT_RDWR)
+                # Not its own `shutdown`: a TLS socket would forget TLS first, and its thread would read what is encrypted.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
             except OSError:
                 pass
 

@@ -89,3 +89,12 @@ def test_depth_and_length_are_bounded() -> None:
         deep = {"a": deep}
     assert PLANTED.encode() not in body(json.dumps(deep).encode(), "pods")
     assert left({"log": "x" * (MAX_TEXT_CHARS + 1)}) == {"log": f"[redacted]: {MAX_TEXT_CHARS + 1} characters"}
+
+
+@pytest.mark.parametrize("kind", [{}, [], {"a": ["Secret"]}, 7, None])
+def test_a_kind_that_is_no_text_is_nobodys(kind: object) -> None:
+    """A custom resource may hold anything under that name; it must not stop the batch that it is in."""
+    raw = json.dumps({"spec": {"kind": kind, "data": {"plain": "word"}, "password": "hunter2"}}).encode()
+    found = json.loads(body(raw, "widgets"))
+    assert found["spec"]["data"] == {"plain": "word"}
+    assert found["spec"]["password"] == "[redacted]"

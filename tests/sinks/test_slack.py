@@ -252,3 +252,12 @@ def test_settings_that_cannot_work(settings, words) -> None:
 def test_the_token_does_not_come_out_by_way_of_repr() -> None:
     """Nor the webhook, which is one."""
     assert "xoxb" not in repr(SlackSettings(token=TOKEN, channel="C1", webhook_url="https://hooks.slack.com/xoxb"))
+
+
+def test_slacks_client_does_not_log_each_try(slack, event, caplog) -> None:
+    """A Slack that is away is said once, by the delivery; hundreds of tries in a night are no news."""
+    slack.answers["chat.postMessage"] = [URLError("away")]
+    with caplog.at_level("DEBUG"):
+        (outcome,) = sink().deliver([event(1)])
+    assert isinstance(outcome, Later)
+    assert [record for record in caplog.records if record.name.startswith("slack_sdk")] == []

@@ -28,3 +28,11 @@ def test_a_call_that_hangs_is_left_alone_and_none_piles_up_behind_it() -> None:
     assert deadline._last is not None
     deadline._last.join(LONG_S)
     assert deadline.run(lambda: True, LONG_S)
+
+
+def test_a_call_that_can_be_aborted_leaves_the_next_one_free() -> None:
+    """At once."""
+    release, deadline = threading.Event(), Deadline("test")
+    with pytest.raises(Overdue, match="no answer"):
+        deadline.run(lambda: release.wait(LONG_S), SHORT_S, abort=release.set)
+    assert deadline.run(lambda: True, LONG_S)

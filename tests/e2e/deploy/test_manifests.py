@@ -16,6 +16,7 @@ from forwarder.detection.loader import load_rules
 from forwarder.registry import ExitsConfig, load_config, load_exits
 from forwarder.settings import convert, expand, parse_bytes, parse_document
 from forwarder.sidecar.settings import SidecarSettings
+from tests.e2e.deploy import test_image
 from tests.e2e.deploy.conftest import Objects
 
 pytestmark = pytest.mark.e2e
@@ -276,6 +277,25 @@ def test_the_backends_outbox_has_a_volume_twice_its_size(parts, unpack, tmp_path
     claims = {claim["metadata"]["name"]: claim["spec"]["resources"]["requests"]["storage"] for claim in owner["spec"]["volumeClaimTemplates"]}  # fmt: skip
     assert Path(outbox.path).parent == Path(f"{tmp_path}{mounts['outbox']}")
     assert parse_bytes(f"{claims['outbox']}B") >= 2 * parse_bytes(outbox.max_bytes)
+
+
+def test_the_example_of_the_backends_sinks_loads(parts, unpack, tmp_path):
+    """Without its `#`: the keys are files of the mounted Secret, and the image has the extra that it needs."""
+    objects = parts("components")
+    template = objects.template("friction-backend")
+    environment = unpack(objects, "friction-forwarder", template)
+    path = tmp_path / "etc/forwarder/settings/backend.yaml"
+    text = path.read_text()
+    assert text.count("sinks: {}\n") == 1
+    head, _, rest = text.partition("sinks: {}\n")
+    example, _, tail = rest.partition("\n\n")
+    assert all(line.startswith("#  ") for line in example.splitlines())
+    path.write_text(f"{head}sinks:\n{example.replace('#  ', '  ')}\n\n{tail}")
+    loaded = load_exits(expand(settings_document(tmp_path, template), environment))
+    ((entry, settings),) = loaded.sinks.values()
+    assert entry.component == "SlackSink"
+    assert settings.token == "xoxb-of-a-test"
+    assert "notify" in test_image.EXTRAS["receiver"]
 
 
 def test_the_backends_sinks_have_their_keys_and_a_way_out(parts):

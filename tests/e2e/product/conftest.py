@@ -135,7 +135,7 @@ class Product:
                 [self.agent, "-c", str(ROOT / config)],
                 self.folder,
                 {
-                    "AUDIT_LOG_PATH": str(self.audit_log),
+                    "AUDIT_LOG_PATH": str(self.audit_log.with_name("audit*.log")),
                     "FLUENT_BIT_STATE": str(state),
                     "FLUENT_BIT_HTTP_PORT": str(free_port()),
                     "FORWARDER_PORT": str(self.ports["forward"]),

@@ -20,11 +20,12 @@ def settled_exactly(product, sample, rows_of) -> None:
 
 
 def test_100_000_lines_through_rotations_and_kills(product, sample, rows_of, until):
-    """Rotation while running; Fluent Bit killed and restarted; the receiver killed -9 and restarted; the backend down and back."""
+    """Rotation while running; Fluent Bit killed, the log rotated twice meanwhile, and restarted; the receiver killed -9 and
+    restarted; the backend down and back."""
     product.start()
     agent = product.fluent_bit()
     agent.start()
-    lines = sample.lines(100_000)
+    lines = sample.lines(101_000)
     for step in range(40):
         product.append([next(lines) for _ in range(2500)])
         if step % 6 == 4:
@@ -32,6 +33,9 @@ def test_100_000_lines_through_rotations_and_kills(product, sample, rows_of, unt
             until(product.audit_log.exists, "the new log")
         if step in (8, 24):
             agent.kill()
+            product.rotate()  # so a file ends that the agent has not read to its end, or not at all
+            product.append([next(lines) for _ in range(500)])
+            product.rotate()
             time.sleep(0.3)
             agent.start()
         if step in (12, 28, 33):

@@ -105,6 +105,14 @@ def exec_line(number: int, *, user: str = "", **fields: Any) -> bytes:
     return json.dumps(event, separators=(",", ":")).encode() + b"\n"
 
 
+def ledger_of(folder: Path) -> Ledger | None:
+    """Of the outbox there; None while there is none, or it is just being made."""
+    try:
+        return read_ledger(folder / "outbox.db")
+    except ConfigError:
+        return None
+
+
 class Receiver:
     """`forwarder receive` over one audit log with the sinks that a test wants."""
 
@@ -113,6 +121,7 @@ class Receiver:
         self.audit_log = folder / "audit.log"
         self.audit_log.touch()
         self.telemetry_port = free_port()
+        self._said = 0
         self.program = Program("receive", [sys.executable, "-m", "forwarder", "receive", "-c", "f.yaml"], folder, {})
 
     def configure(self, sinks: dict[str, Any], **sections: Any) -> None:
@@ -127,12 +136,15 @@ class Receiver:
         (self.folder / "f.yaml").write_text(json.dumps(settings))
 
     def start(self) -> None:
+        self._said = len(self.program.output())
         self.program.start()
 
     def kill(self) -> None:
         self.program.kill()
 
     def stop(self) -> None:
+        """Orderly; it must be up for that."""
+        wait_until(lambda: "receiving" in self.program.output()[self._said :], "the receiver to be up")
         assert self.program.stop(signal.SIGTERM) == 0, self.program.output()
 
     def write(self, lines: Sequence[bytes]) -> None:
@@ -147,11 +159,8 @@ class Receiver:
         """Wait until so many events are in and every sink is through with them; the ledger, which balances."""
 
         def done() -> bool:
-            try:
-                ledger = self.ledger
-            except ConfigError:  # it is just being made
-                return False
-            return ledger.new >= events and all(sink.waiting == 0 for sink in ledger.sinks)
+            ledger = ledger_of(self.folder)
+            return ledger is not None and ledger.new >= events and all(sink.waiting == 0 for sink in ledger.sinks)
 
         wait_until(done, f"{events} events to be delivered; the receiver says:\n{self.program.output()}")
         assert self.ledger.balanced() == []

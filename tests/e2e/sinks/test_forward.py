@@ -20,7 +20,7 @@ from forwarder.settings import Address
 from forwarder.wire.deadline import Overdue
 from forwarder.wire.forward_sender import ForwardSender
 from tests.e2e.product.conftest import Program, wait_until
-from tests.e2e.sinks.conftest import Receiver, exec_line
+from tests.e2e.sinks.conftest import Receiver, exec_line, ledger_of
 from tests.e2e.test_backend_sink import hang, peer
 from tests.ports import free_port
 
@@ -179,7 +179,8 @@ def test_audit_events_reach_another_receiver_whatever_is_killed(receiver: Receiv
                 receiver.start()
 
         def all_there() -> bool:
-            return (folder / "outbox.db").exists() and read_ledger(folder / "outbox.db").new == 1200
+            ledger = ledger_of(folder)
+            return ledger is not None and ledger.new == 1200
 
         wait_until(all_there, "1200 events at the second receiver")
         wait_until(lambda: len((folder / "friction.jsonl").read_bytes().splitlines()) >= 1200, "them in its file")

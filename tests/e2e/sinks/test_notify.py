@@ -40,7 +40,7 @@ def mail_server(mailbox: Mailbox, port: int, password: str = "") -> Iterator[Non
     loop = asyncio.new_event_loop()
 
     def authenticate(_: Any, __: Any, ___: Any, ____: str, given: Any) -> AuthResult:
-        return AuthResult(success=given.password == password.encode())
+        return AuthResult(success=given.password == password.encode(), handled=False)
 
     def session() -> SMTP:
         options: dict[str, Any] = {"loop": loop}
@@ -122,7 +122,7 @@ def test_a_wrong_password_is_told_in_the_servers_words(receiver: Receiver) -> No
         receiver.configure({"mail": {"type": "notify", "url": mailto(port, "wr0ng")}})
         receiver.start()
         receiver.write([exec_line(1)])
-        wait_until(lambda: "535" in receiver.program.output(), "the server's answer", 10)
+        wait_until(lambda: "535" in receiver.program.output(), "the server's answer")
         receiver.stop()
         assert "wr0ng" not in receiver.program.output()
         receiver.configure({"mail": {"type": "notify", "url": mailto(port, "right")}})

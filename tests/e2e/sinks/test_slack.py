@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 
+from forwarder.contracts import Later
+from forwarder.sinks.slack import SlackSettings, SlackSink
 from tests.e2e.product.conftest import wait_until
 from tests.e2e.sinks.conftest import Answer, Receiver, Recorder, exec_line, serving
+from tests.e2e.test_backend_sink import drip, hang, peer
+from tests.e2e.test_backend_sink import event as friction_event
 from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
@@ -184,3 +188,19 @@ def test_audit_events_go_to_slack_once_each_through_a_kill(receiver: Receiver) -
     assert {body["text"] for body in slack.taken} == {
         f"🔵 user-{n}: get secrets shop/db, ResponseComplete" for n in range(12)
     }
+
+
+@pytest.mark.parametrize(
+    "behave", [hang, lambda connection: drip(connection, b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n")], ids=["hangs", "drips"]
+)
+def test_a_slack_that_never_answers_is_given_up_in_time(behave) -> None:
+    """Whatever its client waits for; the event waits here."""
+    with peer(behave) as (port, _):
+        one = SlackSink(
+            "slack", SlackSettings(token=TOKEN, channel="C1", api_url=f"http://127.0.0.1:{port}/", timeout_s=0.5)
+        )
+        began = time.monotonic()
+        (outcome,) = one.deliver([friction_event(1)])
+        assert time.monotonic() - began < 2
+    assert isinstance(outcome, Later)
+    assert outcome.reason == "Slack: no answer within 0.5 s"
