@@ -22,7 +22,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from forwarder import __version__
 from forwarder.backend import pages
@@ -80,6 +80,7 @@ def create_app(store: Store, settings: BackendSettings, clock: Clock = time.time
     )
     app.add_middleware(Guard)
     app.add_exception_handler(SQLAlchemyError, _store_failed)
+    app.add_exception_handler(DataError, _unstorable)
     for refusal in (Overloaded, ShuttingDown):
         app.add_exception_handler(refusal, _exit_failed)
     app.add_exception_handler(RequestValidationError, _bad_parameters)
@@ -203,6 +204,11 @@ async def _bad_parameters(_request: Request, error: Exception) -> Response:
     """FastAPI's 422 without the `input` that it echoes."""
     found = error.errors() if isinstance(error, RequestValidationError) else []
     return answer({"detail": [{key: item[key] for key in ("loc", "msg", "type")} for item in found]}, 422)
+
+
+async def _unstorable(_request: Request, _error: Exception) -> Response:
+    """PostgreSQL takes no NUL in a text; nothing that is stored holds one, so nothing is missed."""
+    return _unprocessable(Refusal("", "a parameter holds a character that no stored text can hold"))
 
 
 async def _store_failed(request: Request, error: Exception) -> Response:

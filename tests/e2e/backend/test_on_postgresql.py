@@ -9,9 +9,11 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
+from forwarder.backend.api import create_app
 from forwarder.backend.schema import metadata
+from forwarder.backend.settings import BackendSettings
 from forwarder.backend.store import Store
-from tests.backend.conftest import POSTGRESQL, new_database
+from tests.backend.conftest import POSTGRESQL, TestClient, new_database
 from tests.backend.store.test_rolling import check_buckets
 
 pytestmark = pytest.mark.e2e
@@ -49,6 +51,15 @@ def test_writers_in_other_processes(postgresql: str) -> None:
     store = Store.open(url)
     assert store.count() == 250
     check_buckets(store, 1_780_000_000_000_200)
+    store.close()
+
+
+@pytest.mark.parametrize("name", ["actor", "text", "cluster", "entity_ref"])
+def test_a_character_that_it_cannot_take(postgresql: str, name: str) -> None:
+    """NUL in a parameter is the client's fault, not the database's."""
+    store = Store.open(new_database(postgresql))
+    with TestClient(create_app(store, BackendSettings())) as client:
+        assert client.get(f"/api/v1/events?{name}=a%00b").status_code in (200, 422)
     store.close()
 
 
