@@ -39,12 +39,15 @@ format: install ## rewrite the sources the way `lint` wants them
 e2e-parts: ## a Kubernetes control plane for the end-to-end tests; needs Go, skips what is built already
 	tests/e2e/parts/build.sh
 
+kafka-parts: ## Apache Kafka for its end-to-end tests; needs Maven, and Java 17 to run it
+	mvn -q -B -f tests/e2e/parts/kafka dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/tests/e2e/parts/bin/kafka/libs
+
 image: ## both container images, with docker
 	docker build --target receiver --tag $(IMAGE):$(VERSION) --build-arg VERSION=$(VERSION) .
 	docker build --target sidecar --tag $(IMAGE)-sidecar:$(VERSION) --build-arg VERSION=$(VERSION) .
 
 image-lock: ## pin the images' Python packages anew; needs uv
-	$(LOCK) --extra fast --extra certs --extra postgres --extra notify pyproject.toml -o image/receiver.txt
+	$(LOCK) --extra fast --extra certs --extra feed --extra kafka --extra notify --extra postgres pyproject.toml -o image/receiver.txt
 	$(LOCK) --extra fast --extra sidecar pyproject.toml -o image/sidecar.txt
 
 kind-up: ## a kind cluster with everything in it; needs docker, kind and kubectl
@@ -59,4 +62,4 @@ bench: install ## CPU per event, rate against Fluent Bit, memory
 clean: ## remove what the targets above made
 	rm -rf $(VENV) .demo dist build tests/e2e/parts/bin .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help install demo test unit lint format e2e-parts image image-lock kind-up kind-test kind-down bench clean
+.PHONY: help install demo test unit lint format e2e-parts kafka-parts image image-lock kind-up kind-test kind-down bench clean

@@ -68,10 +68,13 @@ class Entry(msgspec.Struct, frozen=True):
 SOURCES: dict[str, Entry] = {
     "forward": Entry("forwarder.sources.forward", "ForwardSource", "ForwardSettings"),
     "file": Entry("forwarder.sources.file", "FileSource", "FileSettings"),
+    "kafka": Entry("forwarder.sources.kafka", "KafkaSource", "KafkaSourceSettings", extra="kafka"),
+    "webhook": Entry("forwarder.sources.webhook", "WebhookSource", "WebhookSettings"),
 }
 
 SINKS: dict[str, Entry] = {
     "backend": Entry("forwarder.sinks.backend", "BackendSink", "BackendSinkSettings"),
+    "kafka": Entry("forwarder.sinks.kafka", "KafkaSink", "KafkaSinkSettings", extra="kafka"),
     "stdout": Entry("forwarder.sinks.stdout", "StdoutSink", "StdoutSettings"),
     "slack": Entry("forwarder.sinks.slack", "SlackSink", "SlackSettings", extra="notify"),
     "notify": Entry("forwarder.sinks.notify", "NotifySink", "NotifySettings", extra="notify"),

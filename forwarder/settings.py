@@ -403,6 +403,8 @@ def rooted(settings: T, base: str | os.PathLike[str]) -> T:
         value = getattr(settings, field)
         if isinstance(value, msgspec.Struct):
             changes[field] = rooted(value, base)
+        elif field == "path" and isinstance(value, list):
+            changes[field] = [str(resolve_path(item, base)) for item in value]
         elif isinstance(value, str) and value and (field in ("path", "checkpoint") or field.endswith("_file")):
             changes[field] = str(resolve_path(value, base))
     return msgspec.structs.replace(settings, **changes)

@@ -27,6 +27,7 @@ from forwarder.cli.hops import (
     check_rules,
     check_telemetry,
 )
+from forwarder.cli.kafka_hop import check_kafka
 from forwarder.cli.places import Config, DataDir
 from forwarder.cli.sink_hops import check_sinks
 from forwarder.errors import ConfigError
@@ -42,6 +43,7 @@ CHECKS: tuple[Callable[["Loaded"], Hop | list[Hop]], ...] = (
     check_telemetry,
     check_forward_port,
     check_feed,
+    check_kafka,
     check_outbox,
     check_backend,
     check_sinks,

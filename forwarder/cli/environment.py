@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from forwarder.cli import environment_doors as doors
 from forwarder.errors import ConfigError
 from forwarder.settings import Document, nearest
 
@@ -49,6 +50,16 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("FORWARDER_OWN_NAMESPACE", "K8S_NAMESPACE", _RUN, "own namespace, added to the ignored ones"),
     Variable("FORWARDER_FORWARD_LISTEN", "", _RUN, f"where Fluent Bit connects; {DEFAULT_FORWARD_LISTEN}"),
     Variable("FORWARD_SHARED_KEY", "", _RUN, "key that Fluent Bit must know"),
+    Variable("FORWARDER_WEBHOOK_LISTEN", "", ("receive",), "where kube-apiserver posts its audit webhook; nowhere"),
+    Variable("WEBHOOK_TOKEN", "", ("receive",), "bearer token that the webhook asks for"),
+    Variable("FORWARDER_EVENT_HUB", "EHUBNAMESPACECONNECTIONSTRING", ("receive",), "connection string of Event Hubs"),
+    Variable("FORWARDER_EVENT_HUB_NAME", "EVENTHUBNAME", ("receive",), "which event hub, unless EntityPath says it"),
+    Variable("FORWARDER_FALCO_URL", "WEBSINKURL", ("receive",), "Falco's k8saudit endpoint, for the audit events"),
+    Variable("FORWARDER_FALCO_MAX_RETRIES", "POSTMAXRETRIES", ("receive",), "tries of a post to Falco; 5"),
+    Variable("FORWARDER_FALCO_RETRY_INCREMENT_MS", "POSTRETRYINCREMENTALDELAY", ("receive",), "ms added a try; 1000"),
+    Variable("FORWARDER_FALCO_RATE_LIMIT", "RATELIMITEREVENTSPERSECONDS", ("receive",), "events/s to Falco; no limit"),
+    Variable("FORWARDER_FALCO_BURST", "RATELIMITERBURST", ("receive",), "events at once after a pause; 50"),
+    Variable("FORWARDER_FALCO_KEEP_ALIVE", "KEEPALIVE", ("receive",), "whether Falco's connection is kept; false"),
     Variable("FORWARDER_BACKEND_URL", "HEALERT_BACKEND_URL", ("receive",), f"backend to report to; {LOCAL_BACKEND}"),
     Variable("HEALERT_API_KEY", "", _ALL, "key between receiver and backend"),
     Variable(
@@ -70,7 +81,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("FORWARDER_SCORE_THRESHOLD", "SCORE_CRITICAL_THRESHOLD", _BACKEND, "points that make a score of 100; 50"),
     Variable("FORWARDER_SCORE_HALF_LIFE_DAYS", "SCORE_DECAY_HALF_LIFE", _BACKEND, "days after which a point halves; 7"),
     Variable("FORWARDER_SCORE_RETENTION_DAYS", "SCORE_RETENTION_DAYS", _BACKEND, "days the score looks back; 30"),
-    Variable("FORWARDER_LOG_LEVEL", "", _ALL, "debug, info, warning or error"),
+    Variable("FORWARDER_LOG_LEVEL", "LOGLEVEL", _ALL, "debug, info, warning or error"),
     Variable("FORWARDER_LOG_FORMAT", "", _ALL, "text or json"),
 )
 
@@ -80,12 +91,17 @@ SECRETS = (
     "FORWARDER_TELEMETRY_TOKEN",
     "SLACK_TOKEN",
     "FORWARDER_WEBHOOK_PASSWORD",
+    "WEBHOOK_TOKEN",
+    "FORWARDER_EVENT_HUB",
 )  # each also as NAME_FILE
 
 WITHOUT_MEANING: dict[str, str] = {
     "HEALERT_BACKEND_DIR": "nothing is installed into folders any more; FORWARDER_DATA_DIR is where data is kept",
     "HEALERT_AGENT_DIR": "nothing is installed into folders any more; FORWARDER_DATA_DIR is where data is kept",
 }
+
+
+LEVELS = {"panic": "error", "fatal": "error", "warn": "warning", "trace": "debug"}  # of other programs
 
 
 class Environment:
@@ -112,7 +128,7 @@ class Environment:
         """The value of our name, else of its older one, else empty. Raises ConfigError where ours and NAME_FILE are set."""
         if name not in SECRETS:
             return self._found(name)[1]
-        value, file = self._environ.get(name, ""), self._environ.get(f"{name}_FILE", "")
+        value, file = self._found(name)[1], self._environ.get(f"{name}_FILE", "")
         if value and file:
             raise ConfigError(f"{name} and {name}_FILE cannot both be set", where="environment")
         if file:
@@ -165,13 +181,25 @@ def receive_document(environ: Mapping[str, str]) -> tuple[Document, list[str]]:
     sources: dict[str, Any] = {}
     if audit_log:
         sources["file"] = {"path": audit_log, "checkpoint": str(data_dir(environ) / "file.json")}
-    if forward or key or not audit_log:
+    if hub := doors.event_hub(env, environ):
+        sources["kafka"] = hub
+    if webhook := doors.webhook(env):
+        sources["webhook"] = webhook
+    if forward or key or not sources:
         sources["forward"] = {"listen": forward or DEFAULT_FORWARD_LISTEN} | ({"shared_key": key} if key else {})
     backend: dict[str, Any] = {"url": env.text("FORWARDER_BACKEND_URL") or LOCAL_BACKEND}
     if api_key := env.text("HEALERT_API_KEY"):
         backend["api_key"] = api_key
-    sinks = {"backend": backend} | ({"slack": slack} if slack else {})
+    sinks: dict[str, Any] = {}
+    if falco := doors.falco(env):
+        sinks["falco"] = falco
+    if not sinks or env.text("FORWARDER_BACKEND_URL") or env.text("FORWARDER_RULES"):
+        sinks["backend"] = backend
+    if slack:
+        sinks["slack"] = slack
     data = run_settings(env, data_dir(environ)) | {"sources": sources, "sinks": sinks}
+    if set(sinks) == {"falco"}:
+        data["detection"]["rules"] = []  # Event Hubs in, Falco out: nobody would be told of friction
     return env.document(data), env.notices
 
 
@@ -179,6 +207,7 @@ def receive_document(environ: Mapping[str, str]) -> tuple[Document, list[str]]:
 _FRICTION = (
     "FORWARDER_BACKEND_URL", "HEALERT_BACKEND_URL", "FORWARDER_AUDIT_LOG", "AUDIT_LOG_PATH", "FORWARDER_RULES", "RULES_PATH",
     "FORWARDER_FORWARD_LISTEN", "FORWARD_SHARED_KEY", "FORWARD_SHARED_KEY_FILE", "EHUBNAMESPACECONNECTIONSTRING",
+    "FORWARDER_EVENT_HUB", "FORWARDER_EVENT_HUB_FILE", "FORWARDER_WEBHOOK_LISTEN", "WEBHOOK_TOKEN", "WEBHOOK_TOKEN_FILE",
 )  # fmt: skip
 
 
@@ -269,7 +298,8 @@ def backend_document(environ: Mapping[str, str], command: Command = "backend") -
 
 def log_settings(env: Environment) -> dict[str, str]:
     """The `log` section, as far as the environment has one."""
-    pairs = {"level": env.text("FORWARDER_LOG_LEVEL"), "format": env.text("FORWARDER_LOG_FORMAT")}
+    level = env.text("FORWARDER_LOG_LEVEL").lower()
+    pairs = {"level": LEVELS.get(level, level), "format": env.text("FORWARDER_LOG_FORMAT")}
     return {key: value for key, value in pairs.items() if value}
 
 

@@ -69,7 +69,8 @@ def check_audit_log(loaded: "Loaded") -> list[Hop]:
     hops = []
     for name, (entry, settings) in loaded.sources.items():
         if entry.component == "FileSource":
-            hops.append(_audit_log(name, settings.path))
+            paths = [settings.path] if isinstance(settings.path, str) else settings.path
+            hops += [_audit_log(name, path) for path in paths]
     return hops
 
 
@@ -129,13 +130,16 @@ def check_telemetry(loaded: "Loaded") -> Hop:
 
 
 def check_forward_port(loaded: "Loaded") -> list[Hop]:
-    """Each Forward door is open where the receiver runs, and free where it does not."""
+    """Each Forward and webhook door is open where the receiver runs, and free where it does not."""
     running = probe(loaded.config.telemetry.listen) == "ready"
     hops = []
     for name, (entry, settings) in loaded.sources.items():
         if entry.component == "ForwardSource":
             title = "forward" if name == "forward" else f"forward {name}"
             hops.append(_port(title, parse_address(settings.listen), running=running))
+        elif entry.component == "WebhookSource":
+            title = "webhook" if name == "webhook" else f"webhook {name}"
+            hops.append(_port(title, parse_address(settings.listen, default_port=9765), running=running))
     return hops
 
 

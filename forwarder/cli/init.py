@@ -19,6 +19,7 @@ from forwarder.cli.console import out, say, stop
 from forwarder.cli.environment import LOCAL_BACKEND
 from forwarder.cli.init_files import Answers, backend_yaml, env_example, forwarder_yaml, systemd_units
 from forwarder.cli.init_kubernetes import Distribution, Overlay, read_image, write_overlay
+from forwarder.cli.init_webhook import DEFAULT_URL, KUBECONFIG, TOKEN, make_certificates, read_url, write_kubeconfig
 from forwarder.cli.keys import ENV_FILE, KEY_NAMES, make_key, read_env_file, write_env_file
 from forwarder.cli.up import KNOWN_AUDIT_LOGS
 from forwarder.errors import ConfigError
@@ -34,6 +35,10 @@ def init(
     forward_listen: Annotated[str, typer.Option(help="Where Fluent Bit connects; `none` for nowhere.")] = "",
     backend_url: Annotated[str, typer.Option(help=f"The backend to report to; {LOCAL_BACKEND}.")] = "",
     data_dir: Annotated[str, typer.Option(help="Where outbox and database live; /var/lib/forwarder.")] = "",
+    webhook: Annotated[
+        bool, typer.Option("--webhook", help="Take kube-apiserver's audit webhook; write its kubeconfig.")
+    ] = False,
+    webhook_url: Annotated[str, typer.Option(help=f"With --webhook: where kube-apiserver posts; {DEFAULT_URL}.")] = "",
     systemd: Annotated[bool, typer.Option("--systemd", help="Write systemd units too.")] = False,
     kubernetes: Annotated[
         bool, typer.Option("--kubernetes", help="Write an overlay for `kubectl apply -k` instead.")
@@ -48,7 +53,8 @@ def init(
     """Write settings, rules and keys to start with; asks on a terminal."""
     if kubernetes:
         given_too = {"--audit-log": audit_log, "--forward-listen": forward_listen, "--backend-url": backend_url}
-        given_too |= {"--data-dir": data_dir, "--systemd": "yes" if systemd else ""}
+        given_too |= {"--data-dir": data_dir, "--systemd": "yes" if systemd else "", "--webhook-url": webhook_url}
+        given_too |= {"--webhook": "yes" if webhook else ""}
         if wrong := [name for name, value in given_too.items() if value]:
             raise ConfigError("the overlay has its own; change it there", where=", ".join(wrong))
         name = cluster or "default"
@@ -56,8 +62,15 @@ def init(
             raise ConfigError(f"{name!r}: up to 100 letters, digits, `.`, `_` and `-`", where="--cluster")
         write_overlay(folder, Overlay(cluster=name, distribution=distribution, image=read_image(image)), force=force)
         return
+    if webhook_url and not webhook:
+        raise ConfigError("it needs --webhook beside it", where="--webhook-url")
     given = Answers(
-        cluster=cluster, audit_log=audit_log, forward_listen=forward_listen, backend_url=backend_url, data_dir=data_dir
+        cluster=cluster,
+        audit_log=audit_log,
+        forward_listen=forward_listen,
+        backend_url=backend_url,
+        data_dir=data_dir,
+        webhook=read_url(webhook_url or DEFAULT_URL) if webhook else None,
     )
     asking = not yes and console.is_terminal(sys.stdin) and console.is_terminal(sys.stderr)
     answers = _checked(_complete(given, asking=asking))
@@ -71,18 +84,26 @@ def init(
         if re.search(r"\s", str(folder.absolute())):
             raise ConfigError("systemd needs a path without spaces", where="--dir")
         files |= {f"systemd/{name}": text for name, text in systemd_units(folder.absolute(), answers).items()}
+    if given.webhook:
+        files[KUBECONFIG] = ""  # written with its token, below
     there = [name for name in files if (folder / name).exists()]
     if there and not force:
         stop(f"already there: {', '.join(there)}; nothing was written; --force replaces them", console.USAGE)
+    files.pop(KUBECONFIG, None)
     for name, text in files.items():
         _write(folder / name, text)
         out(str(folder / name))
     env_file = folder / ENV_FILE
     present = read_env_file(env_file) if env_file.exists() else {}
-    missing = [name for name in KEY_NAMES if not present.get(name)]
+    names = (*KEY_NAMES, *([TOKEN] if given.webhook else []))
+    missing = [name for name in names if not present.get(name)]
     if missing:
         write_env_file(env_file, {name: make_key() for name in missing})
     out(f"{env_file}  (0600: {'new keys' if missing else 'keys kept'})")
+    if given.webhook:
+        for path in make_certificates(folder, given.webhook) if given.webhook.tls else []:
+            out(str(path))
+        out(f"{write_kubeconfig(folder, given.webhook, read_env_file(env_file)[TOKEN])}  (0600)")
     _what_next(folder, answers, systemd=systemd)
 
 
@@ -102,7 +123,7 @@ def _complete(given: Answers, *, asking: bool) -> Answers:
         if not value:
             value = typer.prompt(question, default=default, err=True) if asking else default
         answers[name] = value
-    return Answers(**answers)
+    return Answers(**answers, webhook=given.webhook)
 
 
 def _checked(answers: Answers) -> Answers:
@@ -121,7 +142,7 @@ def _checked(answers: Answers) -> Answers:
     for name, path in (("--audit-log", answers.audit_log), ("--data-dir", answers.data_dir)):
         if path and (not path.startswith("/") or not path.isprintable() or '"' in path or "\\" in path):
             raise ConfigError(f"{path!r} must be an absolute path without quotes", where=name)
-    if not answers.audit_log and not answers.forward_listen:
+    if not answers.audit_log and not answers.forward_listen and not answers.webhook:
         raise ConfigError("both are `none`, so no audit event could come in", where="--audit-log, --forward-listen")
     return answers
 
@@ -147,3 +168,5 @@ def _what_next(folder: Path, answers: Answers, *, systemd: bool) -> None:
     say(f"  forwarder doctor --config {config} --send")
     if answers.forward_listen:
         say(f"  Fluent Bit needs FORWARD_SHARED_KEY of {folder / '.env'} as the shared_key of its forward output")
+    if answers.webhook:
+        say(f"  kube-apiserver gets --audit-webhook-config-file={folder / KUBECONFIG}, see docs/webhook.md")

@@ -8,16 +8,18 @@ from urllib.parse import urlsplit
 import msgspec
 
 from forwarder.cli.environment import VARIABLES
+from forwarder.cli.init_webhook import CERTS, TOKEN, Webhook
 
 
 class Answers(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person said; `audit_log` and `forward_listen` are empty where there is none."""
+    """What a person said; `audit_log` and `forward_listen` are empty where there is none, `webhook` is None."""
 
     cluster: str = ""
     audit_log: str = ""
     forward_listen: str = ""
     backend_url: str = ""
     data_dir: str = ""
+    webhook: Webhook | None = None
 
 
 def forwarder_yaml(answers: Answers) -> str:
@@ -33,7 +35,9 @@ def forwarder_yaml(answers: Answers) -> str:
     start: end                            # or beginning: also what was written before the first start
     checkpoint: "{answers.data_dir}/file.json"   # where reading goes on after a restart
 """
-    sources = (forward if answers.forward_listen else "") + (file if answers.audit_log else "")
+    sources = (
+        _webhook(answers.webhook) + (forward if answers.forward_listen else "") + (file if answers.audit_log else "")
+    )
     return f"""# What `forwarder receive --config forwarder.yaml` runs. ${{NAME}} comes from the environment, or from the
 # file .env beside this one. An unknown key is an error that names the nearest valid one.
 
@@ -61,6 +65,18 @@ telemetry:
 log:
   level: info                             # debug, info, warning or error
   format: text                            # or json
+"""
+
+
+def _webhook(webhook: Webhook | None) -> str:
+    if webhook is None:
+        return ""
+    tls = f"\n    tls: {{cert_file: {CERTS}/server.crt, key_file: {CERTS}/server.key}}" if webhook.tls else ""
+    return f"""
+  webhook:                                # kube-apiserver posts here, see audit-webhook.kubeconfig
+    listen: "{webhook.listen}"
+    paths: ["{webhook.path}"]
+    token: ${{{TOKEN}}}                 # the same as in the kubeconfig{tls}
 """
 
 

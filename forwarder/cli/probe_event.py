@@ -69,14 +69,20 @@ def follow_test_event(loaded: "Loaded", certificate: ClientCertificate | None = 
     """Send one and look for it at each hop; ends at the first hop that does not pass it on."""
     doors = [one[1] for one in loaded.sources.values() if one[0].component == "ForwardSource"]
     backends = [one[1] for one in loaded.sinks.values() if one[0].component == "BackendSink"]
-    if not doors:
-        yield Hop("send", good=None, text="no forward source to send to; a file source is only ever read from")
+    webhooks = [one[1] for one in loaded.sources.values() if one[0].component == "WebhookSource"]
+    if not doors and not webhooks:
+        text = "no forward or webhook source to send to; files and topics are only ever read from"
+        yield Hop("send", good=None, text=text)
         return
-    door = doors[0]
     event = make_test_event()
     before = _new_events(loaded)
     began = time.monotonic()
-    sent = send(door, event.line, certificate)
+    if doors:
+        sent = send(doors[0], event.line, certificate)
+    else:
+        from forwarder.cli.probe_webhook import post
+
+        sent = post(webhooks[0], event.line, certificate)
     yield sent
     if not sent.good:
         return
@@ -107,7 +113,7 @@ def send(door: Any, line: bytes, certificate: ClientCertificate | None = None) -
         began = time.monotonic()
         try:
             if getattr(door, "tls", None):
-                connection = _with_tls(connection, door.tls, certificate)
+                connection = with_tls(connection, door.tls, certificate)
             if door.shared_key or getattr(door, "users", None):
                 _handshake(connection, door)
             chunk = uuid.uuid4().hex.encode()
@@ -176,7 +182,7 @@ def _message(connection: "socket.socket", reader: Any) -> bytes:
     return bytes(found)
 
 
-def _with_tls(connection: "socket.socket", tls: Any, certificate: ClientCertificate | None) -> "socket.socket":
+def with_tls(connection: "socket.socket", tls: Any, certificate: ClientCertificate | None) -> "socket.socket":
     """Trusts exactly the certificate that the settings name: this asks our own listener on our own machine."""
     import ssl
 

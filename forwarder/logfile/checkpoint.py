@@ -30,6 +30,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """One followed file. offset: everything before it was accepted. skipping: the rest of that line is to be left out.
 
     current: writers still used it; False for a rotated one, which may rightly have been deleted since.
+    done: a compressed one that was read to its end, or is not to be read.
     """
 
     name: str
@@ -39,22 +40,23 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     head: Head
     skipping: bool = False
     current: bool = True
+    done: bool = False
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole file. path: the setting it was made for; another path is another beginning."""
+    """The whole file. path: the setting it was made for; another path is another beginning. more: of further paths."""
 
     version: int = VERSION
     path: str
     files: list[Mark]
+    more: list["Checkpoint"] = []
 
 
 _decode = msgspec.json.Decoder(Checkpoint).decode
 
 
-def head_of(descriptor: int, length: int = HEAD_BYTES) -> Head:
-    """The fingerprint of the first `length` bytes of an open file, fewer where it is shorter."""
-    data = os.pread(descriptor, length, 0)
+def head_of(data: bytes) -> Head:
+    """The fingerprint of the first bytes of a file."""
     return Head(len(data), hashlib.sha256(data).hexdigest())
 
 

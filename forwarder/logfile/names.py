@@ -5,8 +5,7 @@ A path names the present file; its rotated siblings are found by the names that 
     audit.log -> audit-2026-01-31T09-15-00.123.log                    kube-apiserver and k3s
     audit.log -> audit.log.1, audit.log-20260131, audit.log.20260131  logrotate
 
-A glob names all of them itself. Compressed files are left out either way: what they hold was read before, and a file
-that was compressed while nobody was reading is reported as gone.
+and `.gz` behind each of them, where rotation compresses. A glob names all of them itself. Other compressed files are left out.
 """
 
 import glob
@@ -17,8 +16,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from forwarder.errors import ConfigError
+from forwarder.logfile.compressed import GZIP
 
-COMPRESSED = (".gz", ".zst", ".bz2", ".xz", ".lz4")
+COMPRESSED = (".zst", ".bz2", ".xz", ".lz4")
 MAX_FILES = 256  # an apiserver keeps ten backups by default and every followed file costs a look five times a second
 
 PERMISSION_ADVICE = (
@@ -36,6 +36,11 @@ class Found(NamedTuple):
     inode: int
     size: int
     mtime_ns: int
+
+    @property
+    def compressed(self) -> bool:
+        """Whether it is read by what it inflates to; nobody writes to it any more."""
+        return self.name.endswith(GZIP)
 
     @property
     def key(self) -> tuple[int, int]:
@@ -81,7 +86,7 @@ class LogFiles:
         for name in glob.iglob(self.path) if self.is_glob else [self.path]:
             if name.endswith(COMPRESSED):
                 if not self.is_glob:
-                    raise ConfigError("a compressed file cannot be followed; decompress it first", where=name)
+                    raise ConfigError("of compressed files only `.gz` is read; decompress it first", where=name)
                 continue
             try:
                 mode = os.stat(name).st_mode
@@ -112,7 +117,7 @@ def _siblings(target: str) -> list[str]:
     root, extension = os.path.splitext(base)
     apiserver = rf"{re.escape(root)}-[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T[0-9.-]+{re.escape(extension)}"
     logrotate = rf"{re.escape(base)}[.-][0-9][0-9.T_-]*"
-    rotated = re.compile(f"{apiserver}|{logrotate}")
+    rotated = re.compile(f"(?:{apiserver}|{logrotate})(?:{re.escape(GZIP)})?")
     try:
         names = [name for name in os.listdir(folder) if rotated.fullmatch(name)]
     except (FileNotFoundError, PermissionError):  # a folder may be closed to listing and still let the file be opened

@@ -5,6 +5,8 @@
 - cut in place (copytruncate), or an inode that was given out again: the fingerprint of the first bytes no longer fits;
   the file begins anew, and the rest of what it was is read from a copy that begins with the same bytes, if there is one
 - deleted: read to its end while it is held open
+- compressed: a `.gz` that begins with the bytes of a known file takes over from where that one was read to; one that nothing
+  is known of is new. Offsets in it count what it inflates to, and it is read once
 
 What cannot be found any more is said at ERROR, once. Blocking file calls, one caller at a time; no locks, no tasks.
 """
@@ -14,7 +16,8 @@ import os
 import time
 from collections.abc import Callable
 
-from forwarder.logfile.checkpoint import HEAD_BYTES, Checkpoint, Head, Mark, head_of
+from forwarder.logfile.checkpoint import HEAD_BYTES, Checkpoint
+from forwarder.logfile.followed import UNKNOWN_SIZE, File
 from forwarder.logfile.names import PERMISSION_ADVICE, Found, LogFiles, open_log
 
 log = logging.getLogger(__name__)
@@ -26,65 +29,28 @@ LAST_LINE_BYTES = (
     16 << 20
 )  # how far back the start of an unfinished last line is looked for; longer ones are cut anyway
 
-EMPTY = Head()
-
-
-class File:
-    """One followed file: who it is, how far it was accepted, and what the last look showed."""
-
-    __slots__ = (
-        "changed_at", "copy_of", "current", "descriptor", "half", "head", "key", "mtime_ns", "name", "offset", "size",
-        "skipping",
-    )  # fmt: skip
-
-    def __init__(
-        self, name: str, key: tuple[int, int], *, offset: int = 0, head: Head = EMPTY, skipping: bool = False
-    ) -> None:
-        self.name = name
-        self.key = key
-        self.offset = offset
-        self.head = head
-        self.skipping = skipping  # the rest of the line at `offset` is left out
-        self.current = True  # writers may still use it
-        self.copy_of: tuple[int, int] | None = None  # the same bytes are read from that file
-        self.half = -1  # the size at which nothing but a half line was left
-        self.size = self.mtime_ns = -1
-        self.changed_at = 0.0
-        self.descriptor: int | None = None
-
-    def mark(self) -> Mark:
-        """What the checkpoint keeps of it."""
-        device, inode = self.key
-        return Mark(
-            name=self.name,
-            device=device,
-            inode=inode,
-            offset=self.offset,
-            head=self.head,
-            skipping=self.skipping,
-            current=self.current,
-        )
-
-    def close(self) -> None:
-        """Let go of it; the position stays."""
-        if self.descriptor is not None:
-            os.close(self.descriptor)
-            self.descriptor = None
-
 
 class Rotation:
     """The followed files of one log. Constructing it touches nothing."""
 
     def __init__(
-        self, path: str, *, from_start: bool, follow: bool = True, clock: Callable[[], float] = time.monotonic
+        self,
+        path: str,
+        *,
+        from_start: bool,
+        follow: bool = True,
+        history: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """from_start: whether a log that was there before the first look is read from its beginning.
+        """from_start: whether a log that was there before the first look is read from its beginning. history: and what was
+        rotated away or compressed before it.
 
         follow: whether more may come; if not, a last line without newline is whole as it is.
         """
         self.log_files = LogFiles(path)
         self.follow = follow
         self._from_start = from_start
+        self._history = history
         self._clock = clock
         self._files: dict[tuple[int, int], File] = {}
         self._first = True  # no look yet, and no checkpoint: `from_start` decides
@@ -96,7 +62,7 @@ class Rotation:
         for mark in checkpoint.files:
             key = (mark.device, mark.inode)
             file = File(mark.name, key, offset=mark.offset, head=mark.head, skipping=mark.skipping)
-            file.current = mark.current
+            file.current, file.done = mark.current, mark.done
             self._files[key] = file
 
     def checkpoint(self) -> Checkpoint:
@@ -111,7 +77,7 @@ class Rotation:
     @property
     def lag_bytes(self) -> int:
         """Bytes that the last look saw and that are not accepted yet."""
-        return sum(max(0, file.size - file.offset) for file in self._read_ones())
+        return sum(file.lag_bytes for file in self._read_ones())
 
     def close(self) -> None:
         """Let go of every file."""
@@ -170,12 +136,31 @@ class Rotation:
 
     def is_over(self, file: File) -> bool:
         """Whether a half line at the end of `file` will stay one."""
+        if file.compressed:
+            return file.unzipped is not None and (file.unzipped.at_end or file.unzipped.damaged or self._stalled(file))
         return not self.follow or (not file.current and self._clock() - file.changed_at >= HALF_LINE_WAIT_S)
+
+    def at_end(self, file: File) -> None:
+        """`file` was read as far as it goes: a compressed one is done for good, unless it is still being written."""
+        if not file.compressed or file.unzipped is None:
+            return
+        if not file.unzipped.at_end and not file.unzipped.damaged and not self._stalled(file):
+            file.size = file.offset  # until it grows
+            return
+        if not file.unzipped.at_end:
+            log.error("%s is damaged or ends early; what it held after byte %d is not seen", file.name, file.offset)
+        file.done, file.size = True, file.offset
+        file.close()
+
+    def _stalled(self, file: File) -> bool:
+        return not self.follow or self._clock() - file.changed_at >= QUIET_S
 
     def _read_ones(self) -> list[File]:
         return [file for file in self._files.values() if file.copy_of is None]
 
     def _has_more(self, file: File) -> bool:
+        if file.compressed:
+            return not file.done and file.size > file.offset
         return file.size > file.offset and (file.size != file.half or self.is_over(file))
 
     def _look_at(self, file: File, item: Found, now: float) -> bool:
@@ -188,16 +173,20 @@ class Rotation:
 
     def _observe(self, file: File, item: Found, now: float) -> bool:
         """Take in the look at a known file; False when it no longer begins with the bytes that were read from it."""
+        if item.compressed is not file.compressed:
+            return False  # in place, under the inode that it had
+        if item.compressed:
+            return self._observe_compressed(file, item, now)
         if (item.size, item.mtime_ns) != (file.size, file.mtime_ns):
             if item.size < file.offset:
                 return False
             if not self.hold(file, item.name):
                 return True  # renamed once more since the listing; the next look finds it
             assert file.descriptor is not None
-            if file.head.length and head_of(file.descriptor, file.head.length) != file.head:
+            if file.head.length and file.read_head(file.head.length) != file.head:
                 return False
             if file.head.length < HEAD_BYTES:
-                file.head = head_of(file.descriptor)
+                file.head = file.read_head()
             file.size, file.mtime_ns, file.changed_at = item.size, item.mtime_ns, now
             twin = self._files.get(file.copy_of) if file.copy_of else None
             if twin is not None and file.size > twin.size >= 0:  # what grows is no mere copy: somebody writes to it
@@ -212,10 +201,31 @@ class Rotation:
             file.close()
         return True
 
+    def _observe_compressed(self, file: File, item: Found, now: float) -> bool:
+        """The same for a compressed one: it grows while it is written, and is then read once."""
+        file.current, file.name = False, item.name
+        if (item.size, item.mtime_ns) == (file.disk_size, file.mtime_ns):
+            if not file.done and self._stalled(file):
+                file.size = UNKNOWN_SIZE  # one more try, to see that nothing more comes
+            return True
+        being_read = file.unzipped is not None
+        if not self.hold(file, item.name):
+            return True
+        known = file.read_head(file.head.length) == file.head
+        file.disk_size, file.mtime_ns, file.changed_at = item.size, item.mtime_ns, now
+        file.size = file.offset if file.done else UNKNOWN_SIZE
+        if file.done:
+            file.close()
+        elif not being_read:
+            file.rest()
+        return known
+
     def _observe_unlisted(self, file: File, now: float) -> bool:
         """A file without a name can still be read where it is held open; False when there is nothing left of it."""
         if file.descriptor is None:
             return False
+        if file.compressed:
+            return self._has_more(file)
         if file.current:
             file.current, file.changed_at = False, now
         size = os.fstat(file.descriptor).st_size
@@ -232,23 +242,35 @@ class Rotation:
             return
         assert file.descriptor is not None
         file.size, file.mtime_ns, file.changed_at = item.size, item.mtime_ns, now
-        file.current = item.present or self.log_files.is_glob
+        file.current = (item.present or self.log_files.is_glob) and not item.compressed
         try:
-            file.head = head_of(file.descriptor)
+            file.head = file.read_head()
         except OSError:
             file.close()
             raise
+        if file.unzipped is not None:
+            if file.head.length < HEAD_BYTES and not file.unzipped.at_end and not file.unzipped.damaged:
+                file.close()  # too short to tell what it is; it is being written
+                return
+            file.disk_size, file.size = item.size, UNKNOWN_SIZE
         known = next((old for old in left_behind if _same_content(file, old)), None)
         twin = next((old for old in self._read_ones() if _same_content(file, old)), None)
         if known is not None:
             left_behind.remove(known)
-            file.offset, file.skipping = min(known.offset, item.size), known.skipping
+            file.offset, file.skipping = min(known.offset, file.size), known.skipping
         elif twin is not None:
             file.copy_of = twin.key
+        elif self._first and not file.current and not self._history and not item.present:
+            if item.compressed:
+                file.done, file.size = True, 0
+                file.close()
+            else:
+                file.offset = item.size
         elif self._first and not file.current:
-            file.offset = item.size
+            pass  # its history is wanted
         elif self._first and not self._from_start:
             file.offset, file.skipping = _end_of(file.descriptor, item.size)
+        file.rest()
         self._files[item.key] = file
 
     def _wake_copies(self, left_behind: list[File]) -> None:
@@ -275,7 +297,10 @@ class Rotation:
         """What became of a file whose bytes are nowhere any more."""
         if file.copy_of is not None:
             return
-        if file.size > file.offset:
+        if file.compressed:
+            if not file.done:
+                log.error("%s was deleted before it was read to its end", file.name)
+        elif file.size > file.offset:
             log.error("%s was cut or deleted with %d bytes unread", file.name, file.size - file.offset)
         elif file.size < 0 and file.current:  # known from the checkpoint only
             what = "was cut or replaced" if file.key in self._files else "was deleted, or rotated and compressed,"
@@ -290,7 +315,7 @@ def _same_content(file: File, old: File) -> bool:
     """Whether `file` begins with all the bytes that were fingerprinted in `old`."""
     if old.head.length < SAME_CONTENT_BYTES or file.head.length < old.head.length or file.descriptor is None:
         return False
-    return file.key != old.key and head_of(file.descriptor, old.head.length) == old.head
+    return file.key != old.key and file.read_head(old.head.length) == old.head
 
 
 def _end_of(descriptor: int, size: int) -> tuple[int, bool]:

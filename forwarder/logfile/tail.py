@@ -12,12 +12,12 @@ Memory is bounded by the longest line. Logs are opened for reading only. Blockin
 """
 
 import logging
-import os
 from collections import deque
 
 import msgspec
 
-from forwarder.logfile.rotation import File, Rotation
+from forwarder.logfile.followed import File
+from forwarder.logfile.rotation import Rotation
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +80,10 @@ class Tail:
     def _read_from(self, file: File, max_bytes: int) -> Piece | None:
         if not self.rotation.hold(file, file.name):
             return None
-        assert file.descriptor is not None
         begin = file.offset
         longest = self._max_line_bytes + 1  # with its newline
         want = min(max_bytes, longest)
-        while data := os.pread(file.descriptor, want, begin):
+        while data := file.pread(want, begin):
             if file.skipping:
                 newline = data.find(b"\n")
                 size = newline + 1 if newline >= 0 else len(data)
@@ -102,6 +101,7 @@ class Tail:
             if len(data) < want:
                 return self._half_line(file, data)
             want = min(want * 2, longest)
+        self.rotation.at_end(file)
         return None
 
     def _half_line(self, file: File, data: bytes) -> Piece | None:
@@ -110,7 +110,7 @@ class Tail:
         if not self.rotation.is_over(file):
             file.half = after
             return None
-        cut = self.rotation.follow  # else the file is as it is, and its last line is whole
+        cut = self.rotation.follow and not file.compressed  # else the file is as it is, and its last line is whole
         return Piece(file=file, data=data, end=len(data), offset=file.offset, next_offset=after, cut=cut, skipping=cut)
 
 

@@ -1,10 +1,11 @@
-"""Follows the audit log on this machine: a file, or a glob, through rotation by rename or by copytruncate.
+"""Follows audit logs on this machine: files, or globs, through rotation by rename, by copytruncate, and into `.gz`.
 
     sources:
       file:
         path: /var/log/kubernetes/audit/audit.log   # or a glob: /var/log/k3s-audit*.log
         checkpoint: /var/lib/forwarder/file.json
         start: end                                  # or beginning; only where there is no checkpoint yet
+        history: false                              # true: also what was rotated away before, `.gz` included
 
 The position is acknowledged by writing the checkpoint, and that happens only after `submit` has returned: after a crash
 the log is read again from there, and what was accepted in between is recognised by its id. So the checkpoint may lag
@@ -38,8 +39,10 @@ MAX_RETRY_AFTER_S = 10.0  # however long an overloaded pipeline asks for: its st
 class FileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of one file source; sizes are bytes or text such as `8MiB`.
 
-    path: the log, or a glob of logs; rotated siblings of a single file are found by themselves.
+    path: the log, or a glob of logs, or a list of them; rotated siblings of a single file are found by themselves. A `.gz`
+    that is named itself is read once.
     start: `end` or `beginning`: where to begin with a log that was there before the first start.
+    history: whether the first start reads what was rotated away before it, too, `.gz` files included; once.
     checkpoint: file that keeps the position, 0600; empty: none, and each start is a first start.
     poll_interval_s: seconds between two looks at the log; each costs about 0.1 ms.
     max_line_bytes: longer lines are cut: their head is used, the rest passed over.
@@ -48,8 +51,9 @@ class FileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     follow: false ends at the end of the file, for imports.
     """
 
-    path: str
+    path: str | list[str]
     start: Literal["end", "beginning"] = "end"
+    history: bool = False
     checkpoint: str = ""
     poll_interval_s: Annotated[float, msgspec.Meta(ge=0.01, le=3600)] = 0.2
     max_line_bytes: int | str = DEFAULT_MAX_LINE_BYTES
@@ -91,8 +95,18 @@ class FileSource:
         self._budget = budget or ByteBudget()
         max_line_bytes = _size(settings.max_line_bytes, f"{name}.max_line_bytes", least=1 << 10)
         self._batch_bytes = _size(settings.batch_bytes, f"{name}.batch_bytes", least=1 << 10)
-        self._rotation = Rotation(settings.path, from_start=settings.start == "beginning", follow=settings.follow)
-        self._tail = Tail(self._rotation, max_line_bytes=max_line_bytes)
+        self._paths = [settings.path] if isinstance(settings.path, str) else list(dict.fromkeys(settings.path))
+        if not self._paths or not all(self._paths):
+            raise ConfigError("it needs at least one path", where=f"sources.{name}.path")
+        from_start = settings.start == "beginning"
+        self._tails = [
+            Tail(
+                Rotation(path, from_start=from_start, follow=settings.follow, history=settings.history),
+                max_line_bytes=max_line_bytes,
+            )
+            for path in self._paths
+        ]
+        self._turns = list(self._tails)
         self._lag_bytes = telemetry["forwarder_file_lag_bytes"].labels(source=name)
         self._bytes = telemetry["forwarder_source_bytes"].labels(source=name)
         self._left_out_bytes = telemetry["forwarder_file_left_out_bytes"].labels(source=name)
@@ -100,7 +114,7 @@ class FileSource:
         self._saved_at = 0.0
         self._scanned_at = 0.0
         self._complained_at: dict[str, float] = {}
-        self.description = settings.path
+        self.description = ", ".join(self._paths)
         """What is read from where, for the start-up report; complete once `run` has called `started`."""
 
     async def run(self, submit: Submit, stopping: Stopping, started: Callable[[], None]) -> None:
@@ -115,10 +129,11 @@ class FileSource:
                 if self._budget.spent:
                     await _wait(stopping, self._settings.poll_interval_s)
                     continue
-                piece = await asyncio.to_thread(self._read)
-                if piece is not None:
+                read = await asyncio.to_thread(self._read)
+                if read is not None:
+                    tail, piece = read
                     share.resize(len(piece.data))
-                    if not await self._hand_over(piece, submit, stopping):
+                    if not await self._hand_over(tail, piece, submit, stopping):
                         break
                     share.resize(0)
                 elif self._settings.follow:
@@ -129,14 +144,14 @@ class FileSource:
             share.close()
             await asyncio.to_thread(self._close)
 
-    async def _hand_over(self, piece: Piece, submit: Submit, stopping: Stopping) -> bool:
+    async def _hand_over(self, tail: Tail, piece: Piece, submit: Submit, stopping: Stopping) -> bool:
         """Submit what is in `piece` and then move the position; False when the pipeline closes before it took all."""
         begin = 0
         while True:
             batch, begin = self._batch(piece, begin)
             if batch.received and not await self._submitted(batch, submit, stopping):
                 return False
-            self._tail.accept(piece, begin)
+            tail.accept(piece, begin)
             if batch.lines or time.monotonic() - self._saved_at >= CHECKPOINT_INTERVAL_S:
                 await asyncio.to_thread(self._save)
             if begin >= piece.end:
@@ -186,20 +201,24 @@ class FileSource:
 
     def _open(self) -> None:
         """Find out where to begin, and make that the first checkpoint. Raises ConfigError."""
-        path, follow = self._settings.path, self._settings.follow
-        self._rotation.log_files.check()
-        stored = self._restore()
-        try:
-            self._tail.scan()
-        except OSError as error:
-            raise ConfigError(f"cannot look for it: {error.strerror}", where=path) from None
+        follow = self._settings.follow
+        for tail in self._tails:
+            tail.rotation.log_files.check()
+        restored = self._restore()
+        words = []
+        for path, tail in zip(self._paths, self._tails, strict=True):
+            try:
+                tail.scan()
+            except OSError as error:
+                raise ConfigError(f"cannot look for it: {error.strerror}", where=path) from None
+            files = tail.rotation.files
+            if not files and not follow:
+                raise ConfigError("there is no such file", where=path)
+            if not any(file.current or file.compressed for file in files):
+                log.warning("%s does not exist yet; waiting for it", path)
+            words.append(f"{path} from {'the checkpoint' if path in restored else 'its ' + self._settings.start}")
         self._scanned_at = time.monotonic()
-        files = self._rotation.files
-        if not files and not follow:
-            raise ConfigError("there is no such file", where=path)
-        if not any(file.current for file in files):
-            log.warning("%s does not exist yet; waiting for it", path)
-        self.description = f"{path} from {'the checkpoint' if stored else 'its ' + self._settings.start}"
+        self.description = ", ".join(words)
         if self._settings.checkpoint:
             try:
                 self._write_checkpoint()
@@ -210,10 +229,10 @@ class FileSource:
         elif follow:
             log.warning("%s: no checkpoint is set, so lines written while this is not running are not seen", self.name)
 
-    def _restore(self) -> bool:
-        """Whether the checkpoint says where to go on."""
+    def _restore(self) -> set[str]:
+        """The paths of which the checkpoint says where to go on."""
         if not self._settings.checkpoint:
-            return False
+            return set()
         try:
             stored = checkpoint.load(self._settings.checkpoint)
         except ValueError as error:
@@ -222,33 +241,50 @@ class FileSource:
                 self._settings.checkpoint,
                 error,
             )
-            self._rotation.restore(checkpoint.Checkpoint(path=self._settings.path, files=[]))
-            return True
+            for path, tail in zip(self._paths, self._tails, strict=True):
+                tail.rotation.restore(checkpoint.Checkpoint(path=path, files=[]))
+            return set(self._paths)
         if stored is None:
-            return False
-        if stored.path != self._settings.path:
-            log.warning("%s was made for %s; beginning anew", self._settings.checkpoint, stored.path)
-            return False
-        self._rotation.restore(stored)
-        return True
+            return set()
+        parts = {part.path: part for part in (stored, *stored.more)}
+        for path, tail in zip(self._paths, self._tails, strict=True):
+            if path in parts:
+                tail.rotation.restore(parts[path])
+        for path in parts.keys() - set(self._paths):
+            log.warning("%s was made for %s; beginning anew", self._settings.checkpoint, path)
+        return parts.keys() & set(self._paths)
 
-    def _read(self) -> Piece | None:
-        """The next piece; looks at the folder when there is nothing left of the last look, or it is too old."""
+    def _read(self) -> tuple[Tail, Piece] | None:
+        """The next piece; looks at the folders when there is nothing left of the last look, or it is too old."""
         now = time.monotonic()
-        piece = None
+        found = None
         if now - self._scanned_at < self._settings.poll_interval_s:
-            piece = self._tail.read(self._batch_bytes)
-        if piece is None:
-            try:
-                self._tail.scan()
-            except OSError as error:
-                self._complain(f"cannot look for {self._settings.path}: {error.strerror}; it is tried again")
+            found = self._next()
+        if found is None:
+            for path, tail in zip(self._paths, self._tails, strict=True):
+                try:
+                    tail.scan()
+                except OSError as error:
+                    self._complain(f"cannot look for {path}: {error.strerror}; it is tried again")
             self._scanned_at = now
-            piece = self._tail.read(self._batch_bytes)
-        self._lag_bytes.set(self._rotation.lag_bytes)
-        if piece is None and now - self._saved_at >= CHECKPOINT_INTERVAL_S:
+            found = self._next()
+        self._lag_bytes.set(self._lag())
+        if found is None and now - self._saved_at >= CHECKPOINT_INTERVAL_S:
             self._save()
-        return piece
+        return found
+
+    def _next(self) -> tuple[Tail, Piece] | None:
+        """A piece of the first log that has one; it goes to the end of the line, so that a busy log starves no other."""
+        for tail in tuple(self._turns):
+            piece = tail.read(self._batch_bytes)
+            if piece is not None:
+                self._turns.remove(tail)
+                self._turns.append(tail)
+                return tail, piece
+        return None
+
+    def _lag(self) -> int:
+        return sum(tail.rotation.lag_bytes for tail in self._tails)
 
     def _save(self) -> None:
         """Write the checkpoint if it has changed. A failure costs reading again after a restart, nothing more."""
@@ -263,15 +299,17 @@ class FileSource:
             )
 
     def _write_checkpoint(self) -> None:
-        now = self._rotation.checkpoint()
+        first, *others = [tail.rotation.checkpoint() for tail in self._tails]
+        now = msgspec.structs.replace(first, more=others)
         if now != self._saved:
             checkpoint.save(self._settings.checkpoint, now)
             self._saved = now
 
     def _close(self) -> None:
         self._save()
-        self._lag_bytes.set(self._rotation.lag_bytes)
-        self._rotation.close()
+        self._lag_bytes.set(self._lag())
+        for tail in self._tails:
+            tail.rotation.close()
 
     def _complain(self, message: str) -> None:
         now = time.monotonic()

@@ -39,12 +39,16 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     client_ca_file: str | None = None
 
 
-def refuse_strangers(address: Address, authenticated: bool, allow_anonymous: bool, what: str) -> None:
-    """Raises ConfigError where `what` would listen beyond this machine without knowing who comes."""
+SHARED_KEY = "`shared_key`, or FORWARD_SHARED_KEY where no settings file is"
+
+
+def refuse_strangers(
+    address: Address, authenticated: bool, allow_anonymous: bool, what: str, *, ways: str = SHARED_KEY
+) -> None:
+    """Raises ConfigError where `what` would listen beyond this machine without knowing who comes; `ways` to know them."""
     if not (address.local or authenticated or allow_anonymous):
         raise ConfigError(
-            f"{what} would take data from anyone who reaches {address}. Give it a way to know its clients (`shared_key`, "
-            "or FORWARD_SHARED_KEY where no settings file is), "
+            f"{what} would take data from anyone who reaches {address}. Give it a way to know its clients ({ways}), "
             "listen on 127.0.0.1, or write `allow_anonymous: true`"
         )
 

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.agent import drain_rate
+from tests.bench.doors import door_costs
 from tests.bench.feed import feed_costs
 from tests.bench.load import Load, build, floor_us, receiver_cost
 
@@ -90,6 +91,11 @@ def main() -> None:
         for cost in feed_costs(options.lines // 4):
             figures[cost.name] = {"us_per_event": cost.us_per_event, "events_per_s": cost.events_per_s}
             console.print(f"{cost.name}: {cost.us_per_event:.0f} µs CPU an event, {cost.events_per_s:,.0f} events/s")
+        doors = Table("door", "µs CPU / event", "events/s per core", "peak MiB", title="the other doors, 1 % hits")
+        for name, cost in door_costs(options.lines, Path(folder) / "doors"):
+            figures[name] = {"us_per_event": cost.us_per_event, "peak_mib": cost.peak_mib}
+            doors.add_row(name, f"{cost.us_per_event:.2f}", f"{1e6 / cost.us_per_event:,.0f}", f"{cost.peak_mib:.0f}")
+        console.print(doors)
         program = shutil.which("fluent-bit")
         if program:
             version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.split(

@@ -12,11 +12,13 @@ import subprocess
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgpack
 import pytest
 
+from tests.e2e.kafka.broker import Broker, missing
 from tests.ports import free_port
 
 DEADLINE_S = 30.0  # for anything that should take a second or two; a shared machine may be slow
@@ -205,3 +207,14 @@ def fluent_bit(tmp_path):
     yield start
     for agent in started:
         agent.kill()
+
+
+@pytest.fixture(scope="session")
+def shared_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """One broker for all tests; each has topics of its own."""
+    if why := missing():
+        pytest.skip(why)
+    broker = Broker(tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    yield broker
+    broker.stop()

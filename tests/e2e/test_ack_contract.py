@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,8 +15,11 @@ from forwarder.errors import Overloaded, ShuttingDown
 from forwarder.registry import SOURCES
 from forwarder.sources.file import FileSettings, FileSource
 from forwarder.sources.forward import ForwardSettings, ForwardSource
+from forwarder.sources.kafka import KafkaSource, KafkaSourceSettings
+from forwarder.sources.webhook import WebhookSettings, WebhookSource
 from forwarder.telemetry import Telemetry
 from forwarder.wire.forward_client import AckReader, entries, packed_forward
+from tests.e2e.kafka.broker import Broker
 
 pytestmark = pytest.mark.e2e
 
@@ -100,7 +104,56 @@ class FileDriver:
         return False
 
 
-DRIVERS: dict[str, Callable[[Path], ForwardDriver | FileDriver]] = {"forward": ForwardDriver, "file": FileDriver}
+class KafkaDriver:
+    """Acknowledged: the group's committed offset stands behind the last message."""
+
+    def __init__(self, _: Path, broker: Broker) -> None:
+        self.broker = broker
+        self.topic = broker.topic(f"contract-{uuid.uuid4().hex[:8]}")
+        broker.produce(self.topic, LINES)
+
+    def fresh(self) -> KafkaSource:
+        settings = KafkaSourceSettings(brokers=[self.broker.address], topics=[self.topic], group=self.topic)
+        return KafkaSource("kafka", settings, lambda *_: True, Telemetry(), "")
+
+    async def acknowledged(self) -> bool:
+        """Offsets are committed every second."""
+        end = time.monotonic() + 8.0
+        while time.monotonic() < end:
+            if await asyncio.to_thread(self.broker.committed, self.topic, self.topic) == len(LINES):
+                return True
+            await asyncio.sleep(0.2)
+        return False
+
+
+class WebhookDriver:
+    """Acknowledged: the answer is 200."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = WebhookSettings(listen="127.0.0.1:0", ack_timeout_s=0.3)
+        self.source = self.fresh()
+
+    def fresh(self) -> WebhookSource:
+        self.source = WebhookSource("webhook", self.settings, lambda *_: True, Telemetry(), "")
+        return self.source
+
+    async def acknowledged(self) -> bool:
+        address = self.source.addresses[0]
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        body = b"[" + b",".join(LINES) + b"]"
+        writer.write(b"POST /audit HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        answer = await asyncio.wait_for(reader.read(1000), 5)
+        writer.close()
+        return answer.startswith(b"HTTP/1.1 2")
+
+
+Driver = ForwardDriver | FileDriver | WebhookDriver | KafkaDriver
+DRIVERS: dict[str, Callable[..., Driver]] = {
+    "forward": ForwardDriver,
+    "file": FileDriver,
+    "webhook": WebhookDriver,
+    "kafka": KafkaDriver,
+}
 
 
 def test_every_source_is_driven() -> None:
@@ -114,9 +167,12 @@ def test_every_source_is_driven() -> None:
     [Overloaded("outbox_full", retry_after_s=0.05), ShuttingDown("closing"), RuntimeError("a bug in the pipeline")],
     ids=["overloaded", "shutting-down", "bug"],
 )
-async def test_what_was_not_accepted_is_not_acknowledged(kind: str, error: Exception, tmp_path: Path) -> None:
+async def test_what_was_not_accepted_is_not_acknowledged(
+    kind: str, error: Exception, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """And comes again: the next run of the same source gets it accepted, every line of it."""
-    driver = DRIVERS[kind](tmp_path)
+    brokers = [request.getfixturevalue("shared_broker")] if kind == "kafka" else []
+    driver = DRIVERS[kind](tmp_path, *brokers)
     submit = Submit()
     submit.error = error
     async with running(driver.fresh(), submit):

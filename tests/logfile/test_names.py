@@ -7,10 +7,16 @@ import pytest
 from forwarder.errors import ConfigError
 from forwarder.logfile.names import MAX_FILES, LogFiles
 
-OURS = ["audit-2026-01-31T09-15-00.123.log", "audit.log.1", "audit.log-20260131", "audit.log.20260131-11"]
+OURS = [
+    "audit-2026-01-31T09-15-00.123.log",
+    "audit.log.1",
+    "audit.log-20260131",
+    "audit.log.20260131-11",
+    "audit-2026-01-31T09-15-00.124.log.gz",
+    "audit.log.3.gz",
+]
 NOT_OURS = [
     "audit.log.gz",
-    "audit-2026-01-31T09-15-00.124.log.gz",
     "audit.log.1.zst",
     "audit-policy.log",
     "audit-2.log",
@@ -29,21 +35,23 @@ def _make(folder, *names):
 
 
 def test_a_path_finds_its_rotated_siblings_and_nothing_else(tmp_path):
-    """The names of kube-apiserver and logrotate count; compressed files and strangers do not; the present one is last."""
+    """The names of kube-apiserver and logrotate count, `.gz` included; strangers do not; the present one is last."""
     _make(tmp_path, "audit.log", *OURS, *NOT_OURS)
     (tmp_path / "audit.log.2").mkdir()
     found = LogFiles(str(tmp_path / "audit.log")).listing()
     assert [os.path.basename(item.name) for item in found] == [*OURS, "audit.log"]
-    assert [item.present for item in found] == [False] * 4 + [True]
+    assert [item.present for item in found] == [False] * len(OURS) + [True]
+    assert [item.compressed for item in found] == [name.endswith(".gz") for name in (*OURS, "audit.log")]
 
 
-def test_a_glob_finds_what_it_names_but_nothing_compressed(tmp_path):
+def test_a_glob_finds_what_it_names(tmp_path):
     """A glob gives all its files in the order in which they were last written; none is the present one by name."""
-    _make(tmp_path, "k3s-audit.log", "k3s-audit-1.log", "k3s-audit-2.log.gz", "other.log")
+    _make(tmp_path, "k3s-audit.log", "k3s-audit-1.log", "k3s-audit-2.log.gz", "k3s-audit-3.log.zst", "other.log")
     found = LogFiles(str(tmp_path / "k3s-audit*")).listing()
     assert [(os.path.basename(item.name), item.present) for item in found] == [
         ("k3s-audit.log", False),
         ("k3s-audit-1.log", False),
+        ("k3s-audit-2.log.gz", False),
     ]
 
 
@@ -87,14 +95,14 @@ def test_no_more_files_than_the_cap(tmp_path):
     [
         ("folder", "it is a folder; name the log file itself"),
         ("pipe", "no regular file"),
-        ("a.log.gz", "decompress it"),
+        ("a.log.zst", "decompress it"),
     ],
 )
 def test_what_can_never_be_followed_is_refused(tmp_path, name, words):
     """A folder, a pipe (which would block the reader) and a compressed file are refused with what to do instead."""
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "a.log.gz").write_bytes(b"x")
+    (tmp_path / "a.log.zst").write_bytes(b"x")
     with pytest.raises(ConfigError, match=words):
         LogFiles(str(tmp_path / name)).check()
 

@@ -72,7 +72,7 @@ def test_a_half_line_is_read_again_only_when_it_has_grown(log, clock, monkeypatc
     log.write_bytes(b"x" * 900)
     assert _drain(tail) == []
     with monkeypatch.context() as patch:
-        patch.setattr("forwarder.logfile.tail.os.pread", _fail)
+        patch.setattr("forwarder.logfile.followed.os.pread", _fail)
         assert _drain(tail) == []
     assert tail.rotation.files[0].descriptor is not None, "a failed read would have closed it"
     _append(log, b"\n")
@@ -177,7 +177,7 @@ def test_a_read_error_is_tried_again(log, clock, monkeypatch, caplog):
     tail = _tail(log, clock)
     tail.scan()
     with monkeypatch.context() as patch:
-        patch.setattr("forwarder.logfile.tail.os.pread", _fail)
+        patch.setattr("forwarder.logfile.followed.os.pread", _fail)
         assert tail.read(1000) is None
     assert "Input/output error" in caplog.text
     assert _drain(tail) == [(b"one\n", False)]

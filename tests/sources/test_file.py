@@ -1,6 +1,7 @@
 """The file source: the checkpoint comes last, bad moments are waited out, and candidates alone are copied."""
 
 import asyncio
+import gzip
 import os
 import stat
 
@@ -295,6 +296,45 @@ async def test_a_checkpoint_for_another_path_is_another_beginning(log, source, t
     await _run(source(path=str(other), start="end"), pipeline)
     assert pipeline.lines == []
     assert "was made for" in caplog.text
+
+
+async def test_several_logs_each_with_its_own_position(log, source, tmp_path):
+    """A path that is added later begins where `start` says; the others go on; a busy log starves no other."""
+    other = log.with_name("other.log")
+    log.write_bytes(b"match a1\n" * 500)
+    other.write_bytes(b"match b1\n")
+    first = Pipeline()
+    await _run(source(path=str(log), checkpoint=str(tmp_path / "p"), follow=False), first)
+    both = Pipeline()
+    log.write_bytes(log.read_bytes() + b"match a2\n")
+    settings = {"path": [str(log), str(other)], "checkpoint": str(tmp_path / "p"), "follow": False}
+    await _run(source(**settings), both)
+    assert both.lines == [b"match a2", b"match b1"]
+    other.write_bytes(b"match b1\nmatch b2\n")
+    again = Pipeline()
+    await _run(source(**settings), again)
+    assert again.lines == [b"match b2"]
+
+
+async def test_two_busy_logs_take_turns(log, source):
+    """Piece by piece."""
+    other = log.with_name("other.log")
+    log.write_bytes(b"match a\n" * 1000)
+    other.write_bytes(b"match b\n" * 1000)
+    pipeline = Pipeline()
+    await _run(source(path=[str(log), str(other)], follow=False, batch_bytes=1024), pipeline)
+    assert {line.data[-1:] for batch in pipeline.batches[:2] for line in batch.lines} == {b"a", b"b"}
+    assert pipeline.received == 2000
+
+
+async def test_history_is_read_from_compressed_files(log, source, tmp_path):
+    """Once, and then the log is followed as ever."""
+    (log.parent / "audit.log.1.gz").write_bytes(gzip.compress(b"match old\n"))
+    log.write_bytes(b"match new\n")
+    for expected in ([b"match old", b"match new"], []):
+        pipeline = Pipeline()
+        await _run(source(history=True, checkpoint=str(tmp_path / "p"), follow=False), pipeline)
+        assert pipeline.lines == expected
 
 
 async def test_a_checkpoint_that_cannot_be_written_is_refused_at_the_start(log, source):

@@ -14,7 +14,7 @@ import ssl
 import string
 import subprocess
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import trustme
@@ -48,10 +48,14 @@ def missing_parts() -> list[str]:
 
 
 class ControlPlane:
-    """`start` returns when its node is ready. audit_log: what kube-apiserver writes; rotated files stand beside it."""
+    """`start` returns when its node is ready. audit_log: what kube-apiserver writes; rotated files stand beside it.
 
-    def __init__(self, folder: Path, people: dict[str, Person]) -> None:
+    apiserver_flags: further ones.
+    """
+
+    def __init__(self, folder: Path, people: dict[str, Person], apiserver_flags: Sequence[str] = ()) -> None:
         self.folder = folder
+        self._apiserver_flags = apiserver_flags
         self.audit_log = folder / "audit" / "audit.log"
         self.audit_log.parent.mkdir()
         self.port, self._etcd_port, self._peer_port, self._kubelet_port, self._controllers_port = (
@@ -149,6 +153,7 @@ class ControlPlane:
             "--service-account-key-file", self._path("server.key"), "--service-account-signing-key-file", self._path("server.key"),
             "--kubelet-preferred-address-types", "InternalIP", "--shutdown-delay-duration", "0s",
             "--audit-policy-file", str(POLICY), "--audit-log-path", str(self.audit_log), "--audit-log-maxsize", str(ROTATE_AT_MB),
+            *self._apiserver_flags,
         )  # fmt: skip
 
     def _controllers(self) -> Program:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[3]
 FINAL = ["receiver", "sidecar"]
-EXTRAS = {"receiver": {"fast", "certs", "postgres", "notify"}, "sidecar": {"fast", "sidecar"}}
+EXTRAS = {"receiver": {"fast", "certs", "feed", "kafka", "notify", "postgres"}, "sidecar": {"fast", "sidecar"}}
 
 
 def instructions():

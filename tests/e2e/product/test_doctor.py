@@ -61,3 +61,18 @@ def test_the_test_event_goes_through_a_door_that_asks_for_certificates(product, 
     code, output = doctor(product, until, "--client-cert", files["client.crt"])
     assert code == 2
     assert "go together" in output
+
+
+def test_the_test_event_goes_through_the_webhook(product, until, files):
+    """Where that is the only door; with its token, over TLS."""
+    door = {
+        "listen": f"127.0.0.1:{product.ports['forward']}",
+        "token": "a-token",
+        "tls": {"cert_file": files["tls.crt"], "key_file": files["tls.key"]},
+    }
+    product.configure(sources={"webhook": door})
+    product.start()
+    code, output = doctor(product, until)
+    assert "over TLS" in output
+    assert "not scored" in output
+    assert code == (0 if "everything is in order" in output else 1)
