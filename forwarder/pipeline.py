@@ -107,6 +107,9 @@ class Pipeline:
         self.look_at_taps()
         self._started: set[str] = set()
         telemetry["forwarder_info"].labels(__version__).set(1)
+        for _, settings in loaded.sources.values():  # known from the start, so that one that stays silent is missed
+            cluster = getattr(settings, "cluster", "") or loaded.config.cluster
+            telemetry["forwarder_cluster_last_received_seconds"].labels(cluster).set(0)
         telemetry["forwarder_rules_loaded"].set(len(self.detector.ruleset.rules))
 
     @property
@@ -318,6 +321,8 @@ class Pipeline:
         for event in events:
             telemetry["forwarder_rule_fired"].labels(event.type, event.severity).inc()
         telemetry["forwarder_last_received_seconds"].labels(source).set(time.time())
+        cluster = batch.cluster or self.loaded.config.cluster
+        telemetry["forwarder_cluster_last_received_seconds"].labels(cluster).set(time.time())
 
     def _dead_letter(self, malformed: Malformed, line: Line, origin: str) -> DeadLetter:
         return DeadLetter(

@@ -67,6 +67,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("forwarder_kafka_partitions", "gauge", "Partitions that this member of the group reads.", ("source",)),
     Metric("forwarder_kafka_lag_messages", "gauge", "Messages not yet read, in the partitions last read from.", ("source",)),
     Metric("forwarder_last_received_seconds", "gauge", "Unix time of the last accepted batch.", ("source",)),
+    Metric("forwarder_cluster_last_received_seconds", "gauge", "Unix time of the last accepted batch, by cluster.", ("cluster",)),
     Metric("forwarder_info", "gauge", "Always 1; the version is in the label.", ("version",)),
 )  # fmt: skip
 

@@ -19,6 +19,12 @@ TESTS = {
 NO_TEST_OF_THEIR_OWN = {
     "backend/schema.py": "test_database.py compares it with the migrations",
     "backend/server.py": "tests/e2e/test_backend_server.py runs it",
+    "backend/store/rebuild.py": "tests/backend/store/test_rolling.py compares what it makes with what writing keeps",
+    "backend/store/rows.py": "tests/backend/store/test_rolling.py moves rows through every sum",
+    "backend/store/search.py": "tests/backend/store/test_people.py searches across everything",
+    "backend/store/state.py": "one row, read and written by every test of the store",
+    "backend/store/store.py": "the rooms in one place; each has tests of its own",
+    "backend/store/views.py": "tests/backend/store/test_rolling.py compares every view with the events",
     "contracts.py": "protocols and structs only",
     "errors.py": "classes without behaviour",
     "detection/rules.py": "test_loader.py and test_matcher.py read every field",

@@ -126,28 +126,28 @@ def read_event(item: Any) -> NewEvent | Refusal:
     try:
         event = msgspec.convert({key: value for key, value in item.items() if value is not None}, IncomingEvent)
     except msgspec.ValidationError as error:
-        return _refusal(str(error))
+        return refusal(str(error))
     occurred_us = parse_timestamp(event.timestamp) if event.timestamp.strip() else None
     if occurred_us is None and event.timestamp.strip():
         return Refusal("timestamp", _EXPECTED["timestamp"])
-    details = {name: _clean(value) for name in _DETAILS if (value := getattr(event, name))}
+    details = {name: clean(value) for name in _DETAILS if (value := getattr(event, name))}
     return NewEvent(
         id=event.id or str(uuid.uuid4()),
         revision=event.revision,
         entity_ref=event.entity_ref,
-        cluster=_clean(event.cluster),
+        cluster=clean(event.cluster),
         type=event.type,
         severity=event.severity,
         points=POINTS[event.severity] if event.points is None else event.points,
-        actor=_clean(event.actor),
-        workflow=_clean(event.workflow),
-        service=_clean(event.service),
-        namespace=_clean(event.namespace),
-        description=_clean(event.description),
+        actor=clean(event.actor),
+        workflow=clean(event.workflow),
+        service=clean(event.service),
+        namespace=clean(event.namespace),
+        description=clean(event.description),
         outcome=event.outcome,
         response_code=event.response_code,
         duration_s=event.duration_s,
-        stage=_clean(event.stage),
+        stage=clean(event.stage),
         test=event.test,
         occurred_us=occurred_us,
         details=details,
@@ -204,20 +204,23 @@ _KINDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "
 _HIDDEN = dict.fromkeys([*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], " ")
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
     if isinstance(value, str):
         value = value.translate(_HIDDEN)
         return value if len(value) <= MAX_TEXT_CHARS else value[: MAX_TEXT_CHARS - 1] + "…"
     if isinstance(value, tuple):
-        return [_clean(item) for item in value[:MAX_ITEMS]]
+        return [clean(item) for item in value[:MAX_ITEMS]]
     return value
 
 
-def _refusal(message: str) -> Refusal:
+def refusal(message: str) -> Refusal:
     """The words of msgspec as ours. They may quote the value, so only those about types and bounds are kept."""
     missing = re.match(r"Object missing required field `(\w+)`", message)
     if missing:
         return Refusal(missing.group(1), "is missing", "missing")
+    unknown = re.match(r"Object contains unknown field `(\w{1,40})`", message)
+    if unknown:
+        return Refusal(unknown.group(1), "is not known")
     field = re.search(r" - at `\$\.(\w+)", message)
     expected = re.match(r"Expected (`[a-z |]+`(?: of length)?(?: [<>]= [0-9.]+)?)", message)
     words = "is not valid"

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from forwarder import __version__
 from forwarder.backend.intake import format_timestamp
-from forwarder.backend.scoring import EntityScore
+from forwarder.backend.store.scores import EntityScore
 
 STATIC = Path(__file__).parent / "static"
 

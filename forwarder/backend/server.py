@@ -1,4 +1,4 @@
-"""The backend as a server inside a running event loop: bind, migrate, purge, answer, close.
+"""The backend as a server inside a running event loop: bind, migrate, answer, keep in order, close.
 
 Order: the address is bound first, so that a second start fails before it touches the database; `started()` is called
 when requests are answered; when `stopping` is set, no new connection is taken, open requests get SHUTDOWN_S to end,
@@ -8,6 +8,7 @@ and the store is closed last. Where sinks hang off it (`exit_`), they open befor
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import socket
 import time
@@ -19,7 +20,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from forwarder.backend.api import Clock, create_app
 from forwarder.backend.database import cause
 from forwarder.backend.onward import Exit
-from forwarder.backend.scoring import DAY_US
 from forwarder.backend.settings import BackendSettings, listen_address
 from forwarder.backend.store import Store
 from forwarder.contracts import Stopping
@@ -29,7 +29,8 @@ from forwarder.tasks import cancel, spawn
 
 log = logging.getLogger(__name__)
 
-PURGE_INTERVAL_S = 24 * 3600.0
+MAINTAIN_S = 5.0  # what leaves the score's window is subtracted that often; in between readers reckon it out
+REBUILD_PAUSE_S = 0.05  # between two steps towards a new half-life, so that writers get their turn
 SHUTDOWN_S = 5  # longer than any request takes; a reader that hangs is cut off
 KEEP_ALIVE_S = 75  # longer than a sink's pause between batches, so that it does not write into a closing connection
 MAX_CONNECTIONS = 256  # receivers keep one each, browsers six; beyond it the answer is 503
@@ -64,10 +65,12 @@ class BackendServer:
         self.store = store
         host, port = listener.getsockname()[:2]
         self.address = Address(host=host, port=port)
-        server = _Server(_config(create_app(store, self._settings, self._clock, self._exit)), started)
+        app = create_app(store, self._settings, self._clock, self._exit)
+        server = _Server(_config(app), started)
+        gc.freeze()  # what is there now stays: to look through it for garbage again and again would hold answers up
         helpers = (
-            spawn(self._purge_daily(store), name="backend retention"),
-            spawn(_stop(server, stopping), name="backend stop"),
+            spawn(self._maintain(store), name="backend maintenance"),
+            spawn(_stop(server, stopping, app.state.live.close), name="backend stop"),
         )
         try:
             await server.serve(sockets=[listener])
@@ -83,17 +86,26 @@ class BackendServer:
             store.close()
             self.store = None
 
-    async def _purge_daily(self, store: Store) -> None:
+    async def _maintain(self, store: Store) -> None:
+        """Scores stay in their window, marks lapse, old events go, a new half-life is worked in."""
+        complained = False
         while True:
-            now_us = int(self._clock() * 1_000_000)
+            pause_s = MAINTAIN_S
             try:
-                deleted = await asyncio.to_thread(store.purge, now_us - self._settings.retention_days * DAY_US, now_us)
-            except SQLAlchemyError as error:
-                log.warning("old events could not be deleted, trying again tomorrow: %s", cause(error))
-            else:
+                deleted = await asyncio.to_thread(store.maintain, self._now_us())
                 if deleted:
-                    log.info("deleted %d events older than %d days", deleted, self._settings.retention_days)
-            await asyncio.sleep(PURGE_INTERVAL_S)
+                    log.info("deleted %d events that were older than the retention", deleted)
+                if await asyncio.to_thread(store.rebuild_step, self._now_us()):
+                    pause_s = REBUILD_PAUSE_S
+                complained = False
+            except SQLAlchemyError as error:
+                if not complained:
+                    log.warning("the store could not be maintained, trying again: %s", cause(error))
+                complained = True
+            await asyncio.sleep(pause_s)
+
+    def _now_us(self) -> int:
+        return int(self._clock() * 1_000_000)
 
 
 class _Server(uvicorn.Server):
@@ -112,8 +124,9 @@ class _Server(uvicorn.Server):
         self._on_started()
 
 
-async def _stop(server: uvicorn.Server, stopping: Stopping) -> None:
+async def _stop(server: uvicorn.Server, stopping: Stopping, end_streams: Callable[[], None]) -> None:
     await stopping.wait()
+    end_streams()
     server.should_exit = True
 
 

@@ -12,11 +12,9 @@ from typing import Annotated
 
 import msgspec
 
-from forwarder.backend.scoring import Scoring
+from forwarder.backend.scoring import MAX_DAYS, Chosen
 from forwarder.errors import ConfigError
 from forwarder.settings import Address, parse_address
-
-MAX_DAYS = 36_500  # a hundred years: keeps every sum of microseconds far inside 64 bits
 
 Days = Annotated[int, msgspec.Meta(ge=1, le=MAX_DAYS)]
 
@@ -50,10 +48,13 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         return f"BackendSettings(listen={self.listen!r}, api_key={'set' if self.api_key else 'not set'})"
 
     @property
-    def scoring(self) -> Scoring:
-        """What the score depends on."""
-        return Scoring(
-            threshold=self.threshold, half_life_days=self.half_life_days, window_days=self.score_retention_days
+    def chosen(self) -> Chosen:
+        """What the score depends on, until a call changes it."""
+        return Chosen(
+            threshold=self.threshold,
+            half_life_days=self.half_life_days,
+            score_retention_days=self.score_retention_days,
+            retention_days=self.retention_days,
         )
 
 

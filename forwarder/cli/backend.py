@@ -1,7 +1,11 @@
-"""`forwarder backend`: the friction backend on its own; `backend settings` changes how it scores, `backend reset` empties it."""
+"""`forwarder backend`: the friction backend on its own; `backend settings` changes how it scores, `backend migrate` brings
+its database to this version, `backend reset` empties it.
+"""
 
+import getpass
 import logging
 import os
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,6 +36,7 @@ SCORE_NAMES = {
     "half_life": "SCORE_DECAY_HALF_LIFE",
     "retention": "SCORE_RETENTION_DAYS",
 }
+STORED_NAMES = {"threshold": "threshold", "half_life": "half_life_days", "retention": "score_retention_days"}
 DEFAULT_SCORE = {"threshold": "50", "half_life": "7", "retention": "30"}
 
 
@@ -90,20 +95,31 @@ def settings(
     half_life: Annotated[float | None, typer.Option(help="Days after which a point counts half.", min=0.01)] = None,
     retention: Annotated[int | None, typer.Option(help="Days that the score looks back.", min=1)] = None,
     preset: Annotated[Preset | None, typer.Option(help="strict 20/3, default 50/7 or lenient 100/14.")] = None,
-    reset: Annotated[bool, typer.Option("--reset", help="Back to 50 points, 7 days, 30 days.")] = False,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Back to what the backend starts with; in a file to 50, 7, 30.")
+    ] = False,
     file: Annotated[Path, typer.Option("--file", "-f", help="The settings file that the backend starts with.")] = Path(
         ".env"
     ),
+    database: Annotated[str, typer.Option(help="Change it in this database instead: a running backend follows.")] = "",
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="The same for the database of this settings file.")
+    ] = None,
 ) -> None:
-    """Show or change the score's settings; they hold from the backend's next start, for all stored events."""
-    present = read_env_file(file) if file.exists() else {}
+    """Show or change the score's settings, for all stored events: in a file for the next start, in a database at once."""
     changes: dict[str, str] = {}
-    if reset:
-        changes = dict(DEFAULT_SCORE)
     if preset:
         changes["threshold"], changes["half_life"] = PRESETS[preset]
     given = {"threshold": threshold, "half_life": half_life, "retention": retention}
     changes |= {name: f"{value:g}" for name, value in given.items() if value is not None}
+    if database or config:
+        _settings_in_database(_existing(config, database), changes, reset=reset)
+    else:
+        _settings_in_file(file, (DEFAULT_SCORE if reset else {}) | changes)
+
+
+def _settings_in_file(file: Path, changes: dict[str, str]) -> None:
+    present = read_env_file(file) if file.exists() else {}
     if changes:
         write_env_file(file, {SCORE_NAMES[name]: value for name, value in changes.items()})
         present |= {SCORE_NAMES[name]: value for name, value in changes.items()}
@@ -115,6 +131,47 @@ def settings(
         say("`forwarder up` with it in the data folder, else with it in the environment")
 
 
+def _settings_in_database(chosen: "BackendSettings", changes: dict[str, str], *, reset: bool) -> None:
+    """A running backend sees the change with its next look; one that does not run, when it starts."""
+    from forwarder.backend.store import Store
+
+    store = Store.open(chosen.database)
+    try:
+        now_us = time.time_ns() // 1000
+        if reset:
+            store.settings.reset(now_us=now_us, apply=False)
+        if changes:
+            wanted = {STORED_NAMES[name]: float(value) for name, value in changes.items()}
+            store.settings.change(wanted, author=getpass.getuser(), now_us=now_us, apply=False)
+        stored = {setting.name: setting for setting in store.settings.all()}
+    except msgspec.ValidationError as error:
+        stop(f"not a setting: {error}", console.USAGE)
+    finally:
+        store.close()
+    for name, stored_name in STORED_NAMES.items():
+        setting = stored[stored_name]
+        if setting.source == "call":
+            out(f"{name:<10} {setting.value:>6g}  (set by {setting.author or 'a call'})")
+        else:
+            out(f"{name:<10} {'':>6}  (as the backend was started; default {DEFAULT_SCORE[name]})")
+    if changes or reset:
+        say("a running backend follows within seconds; a new half-life holds when the buckets are made for it")
+
+
+@app.command()
+def migrate(database: Database = "", config: Config = None) -> None:
+    """Bring a database to this version: tables, and the sums of events that are there. The backend does it at start too."""
+    from forwarder.backend.store import Store
+
+    chosen, _ = _settings(config, "", database)
+    store = Store.open(chosen.database)
+    try:
+        number = store.count(include_tests=True)
+    finally:
+        store.close()
+    out(f"{_without_password(chosen.database)} is up to date: {plural(number, 'event')}")
+
+
 @app.command()
 def reset(
     database: Database = "",
@@ -124,9 +181,7 @@ def reset(
     """Delete every stored event; settings and keys stay."""
     from forwarder.backend.store import Store
 
-    chosen, _ = _settings(config, "", database)
-    if "://" not in chosen.database and not Path(chosen.database).exists():
-        stop(f"{chosen.database} is not there: nothing to delete; say which with --database or --config")
+    chosen = _existing(config, database)
     store = Store.open(chosen.database)
     try:
         number = store.count(include_tests=True)
@@ -134,10 +189,17 @@ def reset(
             f"Delete {plural(number, 'event')} from {_without_password(chosen.database)}?"
         ):
             stop("nothing was deleted")
-        everything_us = (1 << 63) - 1  # later than any event
-        out(f"{plural(store.purge(everything_us, 0), 'event')} deleted")
+        out(f"{plural(store.empty(), 'event')} deleted")
     finally:
         store.close()
+
+
+def _existing(config: Path | None, database: str) -> "BackendSettings":
+    """The settings, with a database that is there: a typing error must not make one."""
+    chosen, _ = _settings(config, "", database)
+    if "://" not in chosen.database and not Path(chosen.database).exists():
+        stop(f"{chosen.database} is not there; say which with --database or --config")
+    return chosen
 
 
 def _exits(config: Path | None) -> "Exits | None":

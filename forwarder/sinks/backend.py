@@ -14,6 +14,7 @@ it, since it would score them.
 
 Nothing is given up because the backend fails: it is tried again, at most 30 s apart (30 to 60 s where a person has to
 act: key, address), or when it asks for it. Only what it refuses in so many words (400, 422) becomes a dead letter.
+A backend that shows receivers is sent this one's ledger every quarter of a minute, beside the events (wire/report.py).
 """
 
 import logging
@@ -35,6 +36,7 @@ from forwarder.telemetry import Telemetry
 from forwarder.wire import healert
 from forwarder.wire.http_client import Fault, HttpClient, Reply
 from forwarder.wire.pacing import Backoff, TokenBucket, retry_after_s
+from forwarder.wire.report import Reporter
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class BackendSinkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     """url: of the backend, http or https, without /events. api_key: its bearer key; empty where it asks for none.
     ca_file: PEM file of the authority to trust instead of the system's; empty is the system's.
     timeout_s: how long one call may take in all, seconds; the default is 10. batch_events: sent at once, at most 1000.
+    report_as: this receiver's name in the reports that our backend shows; empty is the host's name.
     required: whether acknowledgements wait when too many events wait for this backend (default), or the oldest go.
     """
 
@@ -64,6 +67,7 @@ class BackendSinkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     timeout_s: float = 10.0
     batch_events: int = 200
     required: bool = True
+    report_as: str = ""
 
     def __repr__(self) -> str:  # the key must not come out by way of a traceback or a debugger's log
         return f"BackendSinkSettings(url={self.url!r})"
@@ -87,7 +91,8 @@ class BackendSink:
         self,
         name: str,
         settings: BackendSinkSettings,
-        telemetry: Telemetry | None = None,  # every sink is given one; what there is to count, the delivery counts
+        telemetry: Telemetry
+        | None = None,  # what is reported to a backend that shows it; the delivery counts for itself
         *,
         adapter: BaseAdapter | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -106,6 +111,12 @@ class BackendSink:
         self._timeout_s = settings.timeout_s
         self._clock, self._wall, self._chance = clock, wall, chance
         self._http = HttpClient(token=settings.api_key or "", ca_file=settings.ca_file, adapter=adapter)
+        self._reporter: Reporter | None = None
+        if telemetry is not None:
+            reports = HttpClient(token=settings.api_key or "", ca_file=settings.ca_file, adapter=adapter)
+            self._reporter = Reporter(
+                self._url, reports, telemetry, receiver=settings.report_as, timeout_s=settings.timeout_s
+            )
         self._backoff = Backoff(base_s=BACKOFF_BASE_S, cap_s=BACKOFF_CAP_S, chance=chance)
         self._bucket = TokenBucket(per_minute=PLAIN_PER_MINUTE, burst=PLAIN_BURST, clock=clock)
         self._probe_at = float("-inf")  # when to ask what the backend can do
@@ -150,10 +161,14 @@ class BackendSink:
         self._worked()
         self._probe_at = self._clock() + REPROBE_S
         self.takes_updates = set(health.capabilities) >= healert.BATCH_CAPABILITIES
+        if self._reporter is not None and healert.REPORTS_CAPABILITY in health.capabilities:
+            self._reporter.start()
         self.batch_events = min(self.batch_events, self._max_batch_events) if self.takes_updates else PLAIN_BURST
         return self.state
 
     def close(self) -> None:
+        if self._reporter is not None:
+            self._reporter.close()
         self._http.close()
 
     # --- our backend -------------------------------------------------------------------------------------------------

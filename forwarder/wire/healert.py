@@ -14,6 +14,7 @@ from forwarder.wire.http_client import Fault, Reply
 T = TypeVar("T")
 
 BATCH_CAPABILITIES = frozenset({"batch", "ids", "updates"})  # lists; each id once; a higher revision completes it
+REPORTS_CAPABILITY = "reports"  # it shows what receivers report of themselves
 MAX_WORDS_CHARS = 300  # of a peer's reason: a sentence or two
 MAX_LISTED_FAULTS = 20
 

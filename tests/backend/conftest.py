@@ -1,9 +1,10 @@
 """A store on disk, a clock that stands still and a client in front of the API."""
 
 import json
+import os
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,17 +18,45 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # newer Starlette asks for httpx2, which older ones do not know
     from fastapi.testclient import TestClient
 
+POSTGRESQL = "FORWARDER_TEST_POSTGRESQL"  # URL of a server that tests may use, without a database's name
 NOW_S = 1_780_000_000.0
 NOW_US = 1_780_000_000_000_000
 
 ENTITY = "component:shop/payments-api"
 
 
+def new_database(server: str) -> str:
+    """The URL of a new, empty database of that server."""
+    import psycopg  # noqa: PLC0415 - only where there is a server
+
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(server + "postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+    return server + name
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(str(tmp_path / "backend.db"))
-    yield store
-    store.close()
+def open_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Store]]:
+    """`open_store()`: a new, empty store; closed in the end.
+
+    SQLite, or PostgreSQL where tests/e2e/backend runs these tests again with a server of its own.
+    """
+    opened: list[Store] = []
+
+    def make() -> Store:
+        server = os.environ.get(POSTGRESQL)
+        database = new_database(server) if server else str(tmp_path_factory.mktemp("store") / "backend.db")
+        opened.append(Store.open(database))
+        return opened[-1]
+
+    yield make
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(open_store: Callable[[], Store]) -> Store:
+    return open_store()
 
 
 @pytest.fixture

@@ -7,12 +7,18 @@ import pytest
 from fastapi.testclient import TestClient
 
 from forwarder.backend.pages import home
-from forwarder.backend.scoring import EntityScore
+from forwarder.backend.store.scores import EntityScore
 
 
 def entity(name: str = "component:shop/cart", rule: str = "kubectl-exec") -> EntityScore:
     return EntityScore(
-        entity_ref=name, score=64, severity="high", count=7, top_rule=rule, last_event_us=1_769_860_800_000_000
+        entity_ref=name,
+        score=64,
+        severity="high",
+        points=32.0,
+        count=7,
+        top_rule=rule,
+        last_event_us=1_769_860_800_000_000,
     )
 
 

@@ -1,59 +1,22 @@
-"""Scores against sums made by hand and by brute force."""
-
-import math
+"""The arithmetic of a score and its words."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from forwarder.backend.scoring import DAY_US, Sample, Scoring, Tally, band, friction_score, rank
-
-NOW_US = 1_780_000_000_000_000
+from forwarder.backend.scoring import Scoring, band, friction_score, most
 
 
-def sample(
-    age_days: float = 0.0, points: int = 10, workflow: str = "debug", rule: str = "kubectl-exec", ref: str = "c:n/a"
-) -> Sample:
-    return Sample(ref, NOW_US - round(age_days * DAY_US), points, workflow, rule)
+@pytest.mark.parametrize(("points", "score"), [(50, 100), (25, 50), (0, 0), (5000, 100), (0.2, 0), (0.26, 1)])
+def test_score(points: float, score: int) -> None:
+    """Fifty decayed points make 100, and nothing makes more."""
+    assert Scoring().score(points) == score
 
 
-@pytest.mark.parametrize(("age_days", "score"), [(0, 100), (7, 50), (14, 25), (21, 12), (30, 5)])
-def test_half_life(age_days: float, score: int) -> None:
-    """Five high events make 100 on the day and half of it with each week that passes."""
-    assert friction_score([sample(age_days)] * 5, Scoring(), NOW_US).score == score
-
-
-def test_window_edge() -> None:
-    """An event as old as the window counts; one a microsecond older neither scores nor is counted."""
-    edge = NOW_US - 30 * DAY_US
-    samples = [Sample("c:n/a", edge, 100, "", "r"), Sample("c:n/a", edge - 1, 100, "late", "r")]
-    found = friction_score(samples, Scoring(), NOW_US)
-    assert (found.bypass_count, found.score, found.top_friction_workflow) == (1, 10, "none")
-
-
-def test_future() -> None:
-    """A timestamp in the future counts as now, not more."""
-    ahead = friction_score([sample(-3650)], Scoring(), NOW_US)
-    assert ahead.score == friction_score([sample(0)], Scoring(), NOW_US).score == 20
-
-
-def test_no_row_limit() -> None:
-    """Two thousand small events all count: there is no newest-500 rule."""
-    samples = [sample(29.9, points=1)] * 2000
-    expected = round(2000 * 0.5 ** (29.9 / 7) / 1000 * 100)
-    assert friction_score(samples, Scoring(threshold=1000), NOW_US).score == expected > 0
-
-
-def test_capped() -> None:
-    """A score never exceeds 100."""
-    assert friction_score([sample(points=100)] * 50, Scoring(), NOW_US).score == 100
-
-
-def test_nothing() -> None:
-    """A service without events has score 0, band low and no workflow."""
-    found = friction_score([], Scoring(), NOW_US)
-    assert (found.score, found.severity, found.bypass_count) == (0, "low", 0)
-    assert (found.overhead_hours_per_engineer, found.top_friction_workflow) == (0.0, "none")
+@pytest.mark.parametrize("score", [1, 40, 60, 80, 100])
+def test_points_of(score: int) -> None:
+    """The points from which on a score is reached are where rounding turns to it."""
+    scoring = Scoring(threshold=37.0)
+    assert scoring.score(scoring.points_of(score) + 1e-9) == score
+    assert scoring.score(scoring.points_of(score) - 1e-9) == score - 1
 
 
 @pytest.mark.parametrize(
@@ -70,53 +33,25 @@ def test_nothing() -> None:
     ],
 )
 def test_bands(score: int, word: str) -> None:
-    """The bands begin at 40, 60 and 80."""
+    """The words of the Healert API and where they begin."""
     assert band(score) == word
 
 
-@pytest.mark.parametrize(("count", "hours"), [(1, 0.4), (2, 0.8), (12, 5.0), (13, 5.4)])
-def test_overhead(count: int, hours: float) -> None:
-    """Each event costs 25 minutes; the sum is in hours with one digit."""
-    assert friction_score([sample()] * count, Scoring(), NOW_US).overhead_hours_per_engineer == hours
+def test_in_healerts_words() -> None:
+    """Each event costs 25 minutes; the most frequent workflow is told, one without a name is none."""
+    found = friction_score(31.0, 7, {"debug": 2, "deploy": 2, "": 3}, Scoring())
+    assert (found.score, found.severity, found.bypass_count) == (62, "high", 7)
+    assert (found.overhead_hours_per_engineer, found.top_friction_workflow) == (2.9, "debug")
 
 
-def test_top_workflow() -> None:
-    """The most frequent workflow wins, the alphabet decides a tie, and an event without one has no say."""
-    samples = [sample(workflow=word) for word in ("deploy", "incident", "incident", "deploy", "", "", "")]
-    assert friction_score(samples, Scoring(), NOW_US).top_friction_workflow == "deploy"
-    assert (
-        friction_score([*samples, sample(workflow="incident")], Scoring(), NOW_US).top_friction_workflow == "incident"
-    )
+def test_nothing() -> None:
+    """A service without events has score 0, band low and no workflow."""
+    found = friction_score(0.0, 0, {}, Scoring())
+    assert (found.score, found.severity, found.bypass_count) == (0, "low", 0)
+    assert (found.overhead_hours_per_engineer, found.top_friction_workflow) == (0.0, "none")
 
 
-def test_rank() -> None:
-    """Services come by score, then by count, then by name; one with nothing in the window does not come."""
-    samples = [
-        sample(ref="c:n/small", points=1),
-        sample(ref="c:n/b", points=6),
-        sample(ref="c:n/a", points=6),
-        *[sample(ref="c:n/many", points=3, rule=rule) for rule in ("two", "two", "one")][:2],
-        sample(ref="c:n/old", age_days=31),
-    ]
-    ranked = rank(samples, Scoring(), NOW_US)
-    assert [entity.entity_ref for entity in ranked] == ["c:n/many", "c:n/a", "c:n/b", "c:n/small"]
-    assert (ranked[0].count, ranked[0].top_rule, ranked[0].last_event_us) == (2, "two", NOW_US)
-
-
-@given(
-    st.lists(st.tuples(st.integers(-5 * DAY_US, 60 * DAY_US), st.integers(1, 100))),
-    st.floats(0.01, 1000),
-    st.floats(0.5, 10_000),
-    st.integers(1, 60),
-)
-def test_exact(history: list[tuple[int, int]], half_life: float, threshold: float, window: int) -> None:
-    """The running sum is the sum of the definition, over any history, half-life and window."""
-    scoring = Scoring(threshold=threshold, half_life_days=half_life, window_days=window)
-    tally = Tally(scoring, NOW_US)
-    for age_us, points in history:
-        tally.add(Sample("c:n/a", NOW_US - age_us, points, "", "r"))
-    counted = [(max(0, age_us), points) for age_us, points in history if age_us <= window * DAY_US]
-    direct = math.fsum(points * 0.5 ** (age_us / DAY_US / half_life) for age_us, points in counted)
-    assert tally.count == len(counted)
-    assert tally.weighted_points == pytest.approx(direct, rel=1e-9)
-    assert tally.score == min(100, round(tally.weighted_points / threshold * 100))
+def test_most() -> None:
+    """The most frequent wins, the alphabetically first among equals."""
+    assert most({"b": 2, "a": 2, "c": 1}) == "a"
+    assert most({}) == ""

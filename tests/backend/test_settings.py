@@ -1,5 +1,6 @@
 """Which addresses may be bound without a key, and what a settings file may say."""
 
+import msgspec
 import pytest
 
 from forwarder.backend.settings import BackendSettings, listen_address
@@ -46,7 +47,7 @@ def test_from_yaml() -> None:
     settings = convert(document, BackendSettings)
     assert settings.allowed_origins == ("http://a",)
     assert settings.api_key == "12"
-    assert (settings.scoring.threshold, settings.scoring.half_life_days, settings.scoring.window_days) == (20, 3.5, 14)
+    assert msgspec.structs.astuple(settings.chosen) == (20, 3.5, 14, 90)
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,14 @@
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forwarder.backend.intake import NewEvent, read_event
 from forwarder.backend.scoring import DAY_US
-from forwarder.backend.store import PURGE_STEP_EVENTS, Store
+from forwarder.backend.store import Store
+from forwarder.backend.store.writing import PURGE_STEP_EVENTS
 
 MakeEvent = Callable[..., NewEvent]
 
@@ -65,24 +63,23 @@ deliveries = st.lists(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(deliveries)
-def test_idempotent(tmp_path_factory: pytest.TempPathFactory, batches: list[list[tuple[str, int]]]) -> None:
+def test_idempotent(open_store: Callable[[], Store], batches: list[list[tuple[str, int]]]) -> None:
     """Over any deliveries: rows = distinct ids, each at its highest revision, and every result tells what happened."""
-    with TemporaryDirectory(dir=tmp_path_factory.getbasetemp()) as folder:
-        store = Store.open(str(Path(folder) / "db"))
-        highest: dict[str, int] = {}
-        for batch in batches:
-            results = store.record([_event(name, revision) for name, revision in batch], NOW_US)
-            for (name, revision), result in zip(batch, results, strict=True):
-                known = highest.get(name)
-                expected = "recorded" if known is None else "updated" if revision > known else "duplicate"
-                assert result == expected
-                highest[name] = revision if known is None else max(known, revision)
-        rows = store.latest(100)
-        assert {row.id: (row.revision, row.response_code) for row in rows} == {
-            name: (revision, 100 + revision) for name, revision in highest.items()
-        }
-        assert len(rows) == store.count() == len(highest) == len(list(store.samples(0)))
-        store.close()
+    store = open_store()
+    highest: dict[str, int] = {}
+    for batch in batches:
+        results = store.record([_event(name, revision) for name, revision in batch], NOW_US)
+        for (name, revision), result in zip(batch, results, strict=True):
+            known = highest.get(name)
+            expected = "recorded" if known is None else "updated" if revision > known else "duplicate"
+            assert result == expected
+            highest[name] = revision if known is None else max(known, revision)
+    rows = store.latest(100)
+    assert {row.id: (row.revision, row.response_code) for row in rows} == {
+        name: (revision, 100 + revision) for name, revision in highest.items()
+    }
+    assert len(rows) == store.count() == len(highest)
+    store.close()
 
 
 def _event(name: str, revision: int) -> NewEvent:
@@ -120,11 +117,12 @@ def test_missing_time_of_an_update(store: Store, event: MakeEvent) -> None:
 
 
 def test_tests_stay_apart(store: Store, event: MakeEvent) -> None:
-    """Test events are stored and listed on request, and are in no sample and no count."""
+    """Test events are stored and listed on request, and are in no score and no count."""
     store.record([event(id="a", test=True), event(id="b")], NOW_US)
     assert [row.id for row in store.latest(10)] == ["b"]
     assert {row.id for row in store.latest(10, include_tests=True)} == {"a", "b"}
-    assert (store.count(), store.count(include_tests=True), len(list(store.samples(0)))) == (1, 2, 1)
+    assert (store.count(), store.count(include_tests=True)) == (1, 2)
+    assert store.scores.friction("component:shop/payments-api", NOW_US).bypass_count == 1
 
 
 def test_latest(store: Store, event: MakeEvent) -> None:
@@ -137,17 +135,6 @@ def test_latest(store: Store, event: MakeEvent) -> None:
     assert store.latest(10, entity_ref="component:shop/other") == []
 
 
-def test_samples(store: Store, event: MakeEvent) -> None:
-    """Samples are those of one service or of all, from the given moment on."""
-    store.record([event(id="a"), event(id="b", entity_ref="c:n/b", points=7, workflow="debug")], NOW_US)
-    store.record([event(id="old")], NOW_US - 10)
-    assert [tuple(sample) for sample in store.samples(NOW_US, "c:n/b")] == [
-        ("c:n/b", NOW_US, 7, "debug", "kubectl-exec")
-    ]
-    assert len(list(store.samples(NOW_US))) == 2
-    assert len(list(store.samples(NOW_US - 10))) == 3
-
-
 def test_purge(store: Store, event: MakeEvent) -> None:
     """Events from before the edge go, in as many steps as it takes; those at the edge stay."""
     edge = NOW_US - 30 * DAY_US
@@ -158,10 +145,11 @@ def test_purge(store: Store, event: MakeEvent) -> None:
     assert store.purge(edge, NOW_US) == 0
 
 
-def test_purge_of_the_future(store: Store, event: MakeEvent) -> None:
-    """An event dated in the year 9999 is deleted by its arrival; one that arrived lately stays."""
+def test_from_the_future(store: Store, event: MakeEvent) -> None:
+    """An event dated in the year 9999 happened when it arrived: it neither raises a score nor stays for ever."""
     store.record([event(id="a", timestamp="9999-12-31T00:00:00Z")], NOW_US - 31 * DAY_US)
     store.record([event(id="b", timestamp="9999-12-31T00:00:00Z")], NOW_US)
+    assert [row.occurred_us for row in store.latest(10)] == [NOW_US, NOW_US - 31 * DAY_US]
     assert store.purge(NOW_US - 30 * DAY_US, NOW_US) == 1
     assert [row.id for row in store.latest(10)] == ["b"]
 
