@@ -59,6 +59,7 @@ events = sa.Table(
     sa.Index("events_change", "change"),
     _partial("events_object_occurred", "object", "occurred_us", where="object <> ''"),
     _partial("events_mark_occurred", "mark", "occurred_us", where="mark <> 0"),
+    _partial("events_marked", "occurred_us", where="mark <> 0"),
     _partial("events_open", "occurred_us", where="stage = 'ResponseStarted'"),
 )
 

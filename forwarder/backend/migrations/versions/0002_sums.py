@@ -56,6 +56,7 @@ def _events() -> None:
     op.create_index("events_change", "events", ["change"])
     _partial("events_object_occurred", ["object", "occurred_us"], "object <> ''")
     _partial("events_mark_occurred", ["mark", "occurred_us"], "mark <> 0")
+    _partial("events_marked", ["occurred_us"], "mark <> 0")
     _partial("events_open", ["occurred_us"], "stage = 'ResponseStarted'")
 
 
