@@ -16,8 +16,8 @@ import hashlib
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, cast
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import msgspec
 
@@ -27,7 +27,7 @@ from forwarder.events import redact
 from forwarder.settings import Address, parse_address
 from forwarder.tasks import cancel, spawn
 from forwarder.telemetry import Telemetry
-from forwarder.wire import forward_records, listen
+from forwarder.wire import forward_records, heartbeats, listen
 from forwarder.wire.budget import ByteBudget
 from forwarder.wire.complaints import Complaints
 from forwarder.wire.fluent_forward import Entries, ForwardReceiver, Unreadable
@@ -134,7 +134,7 @@ class ForwardSource:
         sockets = listen.bind(self._address, f"{where}.listen")
         self.addresses = [listen.bound_address(opened) for opened in sockets]
         servers: list[asyncio.Server] = []
-        heartbeats: list[asyncio.DatagramTransport] = []
+        answering: list[asyncio.DatagramTransport] = []
         sweeper = spawn(self._sweep(loop), name=f"{self.name} sweeper")
         try:
             servers += [
@@ -142,7 +142,7 @@ class ForwardSource:
                 for opened in sockets
             ]
             if self._settings.udp_heartbeat:
-                heartbeats += await answer_heartbeats(self.addresses, where)
+                answering += await heartbeats.answer(self.addresses, where)
             log.info("%s: listening on %s", self.name, ", ".join(map(str, self.addresses)))
             started()
             await stopping.wait()
@@ -154,7 +154,7 @@ class ForwardSource:
                 await asyncio.sleep(0)
             for server in servers:
                 server.close()
-            for transport in heartbeats:
+            for transport in answering:
                 transport.close()
             for opened in sockets:
                 opened.close()
@@ -268,36 +268,6 @@ class ForwardSource:
         self._closed.labels(self.name, cause).inc()
         if self._all_closed is not None and not self._connections:
             self._all_closed.set()
-
-
-async def answer_heartbeats(addresses: Sequence[Address], where: str) -> list[asyncio.DatagramTransport]:
-    """Open the UDP port beside each address. Raises ConfigError."""
-    opened: list[asyncio.DatagramTransport] = []
-    for address in addresses:
-        if address.path:
-            raise ConfigError("a Unix socket has no UDP port", where=f"{where}.udp_heartbeat")
-        loop = asyncio.get_running_loop()
-        try:
-            transport, _ = await loop.create_datagram_endpoint(Heartbeats, local_addr=(address.host, address.port))
-        except OSError as error:
-            raise ConfigError(
-                f"cannot listen on UDP {address}: {error.strerror}", where=f"{where}.udp_heartbeat"
-            ) from None
-        opened.append(transport)
-    return opened
-
-
-class Heartbeats(asyncio.DatagramProtocol):
-    """Sends each one-byte datagram back, as Fluentd's in_forward does; anything else is not answered, so nobody can use
-    this port to send more to a third machine than it was sent.
-    """
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.DatagramTransport", transport)
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        if data == b"\0":
-            self._transport.sendto(data, addr)
 
 
 class Gatherer:

@@ -20,7 +20,7 @@ from forwarder.sources import forward
 from forwarder.sources.forward import ForwardSettings
 from forwarder.tasks import cancel, spawn
 from forwarder.telemetry import Telemetry
-from forwarder.wire import listen
+from forwarder.wire import heartbeats, listen
 from forwarder.wire.budget import DEFAULT_BUDGET_BYTES
 from forwarder.workers.channel import (
     Answer,
@@ -124,13 +124,13 @@ class WorkersSource:
         self._submit = submit
         sockets = listen.bind(self._address, f"sources.{self.name}.listen")
         self.addresses = [listen.bound_address(opened) for opened in sockets]
-        heartbeats: list[asyncio.DatagramTransport] = []
+        answering: list[asyncio.DatagramTransport] = []
         keepers: list[asyncio.Task[None]] = []
         try:
             first = [await self._start() for _ in range(self._settings.workers)]
             keepers = [spawn(self._keep(*one), name=f"{self.name} worker {number}") for number, one in enumerate(first)]
             if self._settings.udp_heartbeat:
-                heartbeats = await forward.answer_heartbeats(self.addresses, f"sources.{self.name}")
+                answering = await heartbeats.answer(self.addresses, f"sources.{self.name}")
             for opened in sockets:
                 opened.setblocking(False)
                 loop.add_reader(opened, self._accept, opened)
@@ -143,7 +143,7 @@ class WorkersSource:
                 loop.remove_reader(opened)
                 self._accept(opened)  # whoever was accepted by the kernel already
                 opened.close()
-            for transport in heartbeats:
+            for transport in answering:
                 transport.close()
             for address in self.addresses:
                 listen.remove(address)
