@@ -19,7 +19,7 @@ from forwarder.contracts import Batch
 from forwarder.detection.detector import Detector
 from forwarder.errors import ConfigError, Overloaded, ShuttingDown
 from forwarder.sources.forward import ForwardSource
-from forwarder.tasks import cancel, spawn
+from forwarder.tasks import cancel, settle, spawn
 from forwarder.telemetry import Telemetry
 from forwarder.wire.budget import ByteBudget
 from forwarder.workers.channel import (
@@ -154,6 +154,7 @@ async def run(channel: socket.socket, connections: socket.socket) -> None:
         writer.write(frame(Ready(str(error))))
         await writer.drain()
         return
+    settle()
     writer.write(frame(Ready()))
     connections.setblocking(False)
     loop.add_reader(connections, take_connections, connections, worker.source.take)
