@@ -59,7 +59,10 @@ kind-up kind-test kind-down: install
 bench: install ## CPU per event, rate against Fluent Bit, memory
 	$(BIN)/python -m tests.bench
 
+fuzz: install ## the fast path against the full decode on millions of hostile lines (FUZZ_LINES, FUZZ_SEED)
+	FUZZ_LINES=$${FUZZ_LINES:-3000000} $(BIN)/python -m pytest -q tests/detection/test_screen_fuzz.py -k hides_nothing
+
 clean: ## remove what the targets above made
 	rm -rf $(VENV) .demo dist build tests/e2e/parts/bin .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help install demo test unit lint format e2e-parts kafka-parts image image-lock kind-up kind-test kind-down bench clean
+.PHONY: help install demo test unit lint format e2e-parts kafka-parts image image-lock kind-up kind-test kind-down bench fuzz clean

@@ -6,7 +6,7 @@ events themselves. A tap is shown both and has no say.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -15,6 +15,16 @@ from forwarder.events.outgoing import OutgoingEvent
 
 Screen = Callable[[bytes | bytearray | memoryview, int, int], bool]
 """`screen(buffer, start, end)`: can any rule match the audit line at buffer[start:end]? Never copies; never says no wrongly."""
+
+
+def candidates(screen: Screen, buffer: bytes | bytearray, spans: Sequence[tuple[int, int]]) -> Sequence[int]:
+    """The positions in `spans` of the lines that `screen` lets pass; a screen that can look at many at once is asked once."""
+    at_once = getattr(screen, "candidates", None)
+    if at_once is not None:
+        found: Sequence[int] = at_once(buffer, spans)
+        return found
+    return [position for position, (start, end) in enumerate(spans) if screen(buffer, start, end)]
+
 
 Submit = Callable[["Batch"], Awaitable[None]]
 """`await submit(batch)` returns when the batch is durable; raises Overloaded or ShuttingDown, and then nothing was kept."""
@@ -179,6 +189,17 @@ class Source(Protocol):
 
     async def run(self, submit: Submit, stopping: "Stopping", started: Callable[[], None]) -> None:
         """Raises ConfigError when the door cannot be opened (port in use, file unreadable, bad certificate)."""
+
+
+@runtime_checkable
+class HasWorkers(Protocol):
+    """What a source has besides, whose lines are screened in processes of their own: they must be told by which rules."""
+
+    def set_rules(self, ruleset: Any, own_namespace: str, robots: list[str]) -> None:
+        """A detection.rules.RuleSet, and what Detector wants beside it."""
+
+    def set_everything(self, wanted: bool) -> None:
+        """Whether every line is wanted, as somebody wants the audit events themselves."""
 
 
 class Stopping(Protocol):

@@ -26,13 +26,11 @@ import msgspec
 
 from forwarder import __version__
 from forwarder.alerts.audit import as_event
-from forwarder.contracts import Batch, DeadLetter, Line, Source, Stopping, Submit, Tap
+from forwarder.contracts import Batch, DeadLetter, HasWorkers, Line, Source, Stopping, Submit, Tap
 from forwarder.delivery import Delivery, Stream, Turns
 from forwarder.detection.detector import Detector, Malformed
-from forwarder.detection.loader import load_rules
-from forwarder.detection.rules import RuleSet
 from forwarder.detection.selection import selection
-from forwarder.errors import ConfigError, ForwarderError, ShuttingDown
+from forwarder.errors import ForwarderError, ShuttingDown
 from forwarder.events import redact
 from forwarder.events.audit import AuditEvent
 from forwarder.events.friction import FrictionEvent
@@ -49,6 +47,7 @@ from forwarder.registry import (
     takes_audit_events,
     takes_audit_stream,
 )
+from forwarder.rulebook import Rulebook
 from forwarder.settings import Address
 from forwarder.tasks import cancel, spawn
 from forwarder.telemetry import Telemetry
@@ -71,7 +70,7 @@ class Pipeline:
         """Reads the rules and makes every part; opens nothing. Raises ConfigError."""
         self.loaded = loaded
         self.telemetry = telemetry
-        self.detector = self._detector(self._rules())
+        self.rulebook = Rulebook(loaded, telemetry)
         redaction = Redaction(loaded.config.redaction)
         self._redaction = redaction if redaction.active else None
         audit = [name for name, (_, settings) in loaded.sinks.items() if takes_audit_stream(settings)]
@@ -92,6 +91,9 @@ class Pipeline:
         self.sources: dict[str, Source] = {
             name: build_source(name, loaded, self.detector.screen, telemetry, budget) for name in loaded.sources
         }
+        self._workers = [source for source in self.sources.values() if isinstance(source, HasWorkers)]
+        self.rulebook.workers = self._workers
+        self.rulebook.tell_workers()
         self.outbox = Outbox(
             loaded.outbox_path,
             [outbox_entry(sink, loaded) for sink in self.sinks.values()],
@@ -99,7 +101,6 @@ class Pipeline:
             telemetry=telemetry,
         )
         self._deliveries = [Delivery(self.outbox, sink, telemetry) for sink in self.sinks.values()]
-        self._rules_seen = self._rules_state()
         self._closing = False
         self._refused_at = -REFUSED_LATELY_S
         self.look_at_taps()
@@ -108,7 +109,11 @@ class Pipeline:
         for _, settings in loaded.sources.values():  # known from the start, so that one that stays silent is missed
             cluster = getattr(settings, "cluster", "") or loaded.config.cluster
             telemetry["forwarder_cluster_last_received_seconds"].labels(cluster).set(0)
-        telemetry["forwarder_rules_loaded"].set(len(self.detector.ruleset.rules))
+
+    @property
+    def detector(self) -> Detector:
+        """What examines lines now."""
+        return self.rulebook.detector
 
     @property
     def ready(self) -> bool:
@@ -130,7 +135,7 @@ class Pipeline:
             await self._open_feed()
             background = [
                 spawn(self._gauges(), name="gauges"),
-                spawn(self._watch_rules(), name="watch-rules"),
+                spawn(self.rulebook.watch(), name="watch-rules"),
             ]
             await self._run_sources(stopping, started)
         finally:
@@ -344,6 +349,8 @@ class Pipeline:
         """Whether every line has to be decoded; a tap whose `wants_audit` changed has this called, in the event loop."""
         passed_on = bool(self.streams) or bool(self._told)
         self.detector.screen.everything = passed_on or any(tap.wants_audit for tap in self._taps)
+        for source in self._workers:
+            source.set_everything(self.detector.screen.everything)
 
     def _stream(self, name: str) -> Stream:
         _, settings = self.loaded.sinks[name]
@@ -362,64 +369,8 @@ class Pipeline:
     # --- rules that change while we run ------------------------------------------------------------------------------
 
     def reload(self) -> bool:
-        """Load the rules again; a set that does not load leaves the running one in place. Whether the new one is in force."""
-        self._rules_seen = self._rules_state()
-        try:
-            detector = self._detector(self._rules())
-        except ConfigError as error:
-            self.telemetry["forwarder_rules_reloads"].labels("refused").inc()
-            log.error(
-                "the changed rules are not used, the old %d stay in force: %s", len(self.detector.ruleset.rules), error
-            )
-            return False
-        screen = self.detector.screen
-        screen.adopt(detector.screen)
-        detector.screen = screen
-        self.detector = detector
-        for warning in detector.ruleset.warnings:
-            log.warning("%s", warning)
-        self.telemetry["forwarder_rules_reloads"].labels("loaded").inc()
-        self.telemetry["forwarder_rules_loaded"].set(len(detector.ruleset.rules))
-        log.info("rules loaded again: %d in force", len(detector.ruleset.rules))
-        return True
-
-    def _rules(self) -> RuleSet:
-        """Raises ConfigError. No rules at all are for a receiver that only passes audit events on."""
-        if self.loaded.rules or not all(takes_audit_events(settings) for _, settings in self.loaded.sinks.values()):
-            return load_rules(self.loaded.rules)
-        return RuleSet(rules=(), ignore_namespaces=(), warnings=(), files=())
-
-    def _detector(self, ruleset: RuleSet) -> Detector:
-        settings = self.loaded.config.detection
-        return Detector(
-            ruleset,
-            cluster=self.loaded.config.cluster,
-            entity_namespace=settings.entity_namespace,
-            own_namespace=settings.own_namespace,
-            robots=settings.robots,
-        )
-
-    def _rules_state(self) -> tuple[object, ...]:
-        """What changes when a rules file does: a ConfigMap swaps a link, an editor writes or renames."""
-        state: list[object] = []
-        for path in self.loaded.rules:
-            for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-                try:
-                    about = file.stat()
-                    state.append((str(file), about.st_ino, about.st_mtime_ns, about.st_size))
-                except OSError:
-                    state.append((str(file), None))
-        return tuple(state)
-
-    async def _watch_rules(self) -> None:
-        interval_s = self.loaded.config.detection.reload_interval_s
-        while interval_s > 0:
-            await asyncio.sleep(interval_s)
-            try:
-                if self._rules_state() != self._rules_seen:
-                    self.reload()
-            except OSError as error:
-                log.warning("cannot look at the rules: %s", error.strerror)
+        """Load the rules again; see `Rulebook.reload`."""
+        return self.rulebook.reload()
 
     # --- what the metrics say ----------------------------------------------------------------------------------------
 

@@ -236,6 +236,11 @@ def build_source(name: str, loaded: Loaded, screen: Screen, telemetry: Telemetry
     entry, settings = loaded.sources[name]
     component, _ = entry.load()
     cluster = getattr(settings, "cluster", "") or loaded.config.cluster
+    if getattr(settings, "workers", 1) > 1:
+        shared: Source = importlib.import_module("forwarder.workers.door").WorkersSource(
+            name, settings, telemetry, cluster
+        )
+        return shared
     source: Source = component(name, settings, screen, telemetry, cluster, budget=budget)
     return source
 

@@ -1,6 +1,7 @@
 """Tasks with names and owners: the only place that calls asyncio.create_task."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -34,3 +35,12 @@ async def cancel(*tasks: asyncio.Task[Any]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def settle() -> None:
+    """Take what a service has built by now out of the garbage collector's rounds: rules and settings live as long as it does.
+
+    With a thousand rules each full round would take 20 ms, and a busy receiver makes several a second.
+    """
+    gc.collect()
+    gc.freeze()

@@ -52,6 +52,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("forwarder_dead_letters_evicted", "counter", "Dead letters that the cap pushed out."),
     Metric("forwarder_connections", "gauge", "Open connections, by source.", ("source",)),
     Metric("forwarder_connections_closed", "counter", "Closed connections, by source and cause.", ("source", "cause")),
+    Metric("forwarder_workers", "gauge", "Worker processes that serve a source's connections.", ("source",)),
+    Metric("forwarder_worker_restarts", "counter", "Workers that ended by themselves and were replaced.", ("source",)),
     Metric("forwarder_source_bytes", "counter", "Bytes received.", ("source",)),
     Metric("forwarder_http_requests", "counter", "Requests answered, by source and status.", ("source", "status")),
     Metric("forwarder_records_skipped", "counter", "Records of envelopes that are no audit events.", ("source", "reason")),
@@ -98,6 +100,16 @@ class Telemetry:
                 if all(sample.labels.get(key) == value for key, value in labels.items()):
                     total += sample.value
         return total
+
+    def by_label(self, name: str, label: str) -> dict[str, float]:
+        """The present values of a counter, summed up by one of its labels."""
+        found: dict[str, float] = {}
+        for family in self._metrics[name].collect():
+            for sample in family.samples:
+                if sample.name.endswith("_total"):
+                    key = sample.labels[label]
+                    found[key] = found.get(key, 0.0) + sample.value
+        return found
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""

@@ -37,6 +37,8 @@ NO_TEST_OF_THEIR_OWN = {
     "sidecar/tunnel.py": "tests/e2e/sidecar/test_tunnel.py: it is sockets through and through",
     "wire/forward_sender.py": "tests/e2e/sinks/test_forward.py: it is sockets through and through",
     "wire/http_server.py": "tests/e2e/test_webhook.py: it is sockets through and through",
+    "workers/door.py": "tests/e2e/test_workers.py: it is processes through and through",
+    "workers/worker.py": "tests/e2e/test_workers.py kills it",
     "up.py": "tests/e2e/test_cli.py runs it",
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from forwarder.contracts import Batch, DeadLetter, Line, Submit
-from forwarder.errors import ConfigError, Overloaded, ShuttingDown
+from forwarder.errors import Overloaded, ShuttingDown
 from forwarder.events.friction import FrictionEvent
 from forwarder.events.outgoing import OutgoingEvent
 from forwarder.outbox import dead_letters, read_ledger
@@ -239,48 +239,6 @@ async def test_a_receiver_that_refuses_is_not_ready_for_a_while(
     assert pipeline.ready
 
 
-def test_changed_rules_are_used_and_bad_ones_are_not(
-    make: Callable[..., Pipeline], caplog: pytest.LogCaptureFixture
-) -> None:
-    """The old set stays in force, and the log says so."""
-    pipeline = make()
-    path = pipeline.loaded.rules[0]
-    screen = pipeline.detector.screen  # what the sources were given
-    path.write_text(RULES.replace("exec-rule", "other-rule").replace("exec}", "attach}"))
-    assert pipeline.reload()
-    assert not screen(EXECS[0], 0, len(EXECS[0]))
-    path.write_text(RULES.replace("exec-rule", "other-rule"))
-    assert pipeline.reload()
-    assert screen(EXECS[0], 0, len(EXECS[0]))
-    line = EXECS[0]
-    assert [event.type for event in pipeline.detector.detect(line)] == ["other-rule"]
-    path.write_text(RULES.replace("resource", "resouce"))
-    assert not pipeline.reload()
-    assert "the old 1 stay in force" in caplog.text
-    assert "did you mean `resource`?" in caplog.text
-    assert screen(line, 0, len(line))
-    assert [event.type for event in pipeline.detector.detect(line)] == ["other-rule"]
-
-
-def test_a_changed_file_is_noticed(make: Callable[..., Pipeline]) -> None:
-    """By an editor's rename, a write, or a ConfigMap's swapped link; a missing file is a change too."""
-    pipeline = make()
-    path = pipeline.loaded.rules[0]
-    before = pipeline._rules_state()
-    path.rename(path.with_suffix(".old"))
-    assert pipeline._rules_state() != before
-    path.write_text(RULES)
-    assert pipeline._rules_state() != before
-
-
-def test_bad_rules_stop_a_start(make: Callable[..., Pipeline], tmp_path: Path) -> None:
-    """Nothing has been opened by then."""
-    pipeline = make()
-    pipeline.loaded.rules[0].write_text("rules: []")
-    with pytest.raises(ConfigError, match="no rules in it"):
-        Pipeline(pipeline.loaded, Telemetry())
-
-
 # --- audit streams and taps ------------------------------------------------------------------------------------------
 
 TAIL = {"tail": {"type": "stdout", "stream": "audit", "when_down": "block"}}
@@ -442,19 +400,3 @@ async def test_what_an_operator_has_hidden_is_hidden_in_friction_and_dead_letter
     assert all("kubectl" not in event.user_agent for _, _, event, _ in due)
     assert any("[redacted]" in event.user_agent for _, _, event, _ in due)
     assert dead_letters(pipeline.loaded.outbox_path)[0].head == "a [redacted] word"
-
-
-async def test_rules_may_be_left_out_where_audit_events_are_only_passed_on(tmp_path: Path) -> None:
-    """And nowhere else: a receiver of friction without rules would find nothing, silently."""
-    settings: dict[str, Any] = {
-        "sources": {"file": {"path": "/x"}}, "sinks": TAIL, "detection": {"rules": []}, "outbox": {"path": "outbox.db"},
-    }  # fmt: skip
-    for more, good in (({}, True), ({"backend": {"url": "http://b"}}, False)):
-        document = parse_document(json.dumps(settings | {"sinks": TAIL | more}), str(tmp_path / "f.yaml"))
-        loaded = load_config(document, {})
-        if good:
-            pipeline = Pipeline(loaded, Telemetry())
-            assert pipeline.detector.ruleset.rules == ()
-        else:
-            with pytest.raises(ConfigError, match="no rules file given"):
-                Pipeline(loaded, Telemetry())

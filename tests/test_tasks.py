@@ -1,10 +1,11 @@
 """Tasks have names, and their failures an ear."""
 
 import asyncio
+import gc
 
 import pytest
 
-from forwarder.tasks import cancel, spawn
+from forwarder.tasks import cancel, settle, spawn
 
 
 async def broken() -> None:
@@ -34,3 +35,13 @@ async def test_cancelling_is_no_failure(caplog: pytest.LogCaptureFixture) -> Non
     await cancel(task)
     assert task.cancelled()
     assert caplog.text == ""
+
+
+def test_what_a_service_has_built_is_left_out_of_garbage_collection() -> None:
+    """And given back for the other tests."""
+    before = gc.get_freeze_count()
+    try:
+        settle()
+        assert gc.get_freeze_count() > before
+    finally:
+        gc.unfreeze()

@@ -52,7 +52,7 @@ def receive(
 
     from forwarder.cli.report import receiver_report, show
     from forwarder.cli.signals import run_service
-    from forwarder.tasks import cancel, spawn
+    from forwarder.tasks import cancel, settle, spawn
 
     async def service(stopping: asyncio.Event) -> None:
         tell = asyncio.Event()
@@ -62,9 +62,13 @@ def receive(
             report = await asyncio.to_thread(receiver_report, loaded, receiver.pipeline, receiver.telemetry_address)
             show(report, format_, [f"receiving; see `forwarder status{f' --config {config}' if config else ''}`"])
 
+        def opened() -> None:
+            settle()
+            tell.set()
+
         telling = spawn(tell_when_started(), name="start-up report")
         try:
-            await receiver.run(stopping, tell.set)
+            await receiver.run(stopping, opened)
         finally:
             await cancel(telling)
 

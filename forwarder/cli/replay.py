@@ -88,13 +88,12 @@ def replay(
 
 def look_at(block: Block, file: str, detector: "Detector", findings: Findings, since: str = "") -> None:
     """Screen and detect the lines of one block. `since`: RFC 3339 in microseconds and `Z`, or empty."""
-    buffer, screen = block.buffer, detector.screen
+    buffer = block.buffer
     findings.lines += len(block.spans) + len(block.overlong)
     for number in block.overlong:
         _malformed(findings, file, number, "line-too-long")
-    for index, (start, end) in enumerate(block.spans):
-        if not screen(buffer, start, end):
-            continue
+    for index in detector.screen.candidates(buffer, block.spans):
+        start, end = block.spans[index]
         examined = detector.examine(buffer[start:end])
         for fault in examined.malformed:
             _malformed(findings, file, block.first_line + index, fault.reason)

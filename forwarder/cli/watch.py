@@ -1,6 +1,5 @@
 """`forwarder watch [TARGET]…`: friction events, audit events and notices as they happen, from one feed or several."""
 
-import asyncio
 import os
 import shutil
 import sys
@@ -58,6 +57,8 @@ def watch(
     if messages:
         chosen.append("messages")
     accepts = Filter(namespaces=namespace or (), rules=rule or (), actors=actor or (), severity=severity, regex=regex)
+    import asyncio
+
     _needs_grpc()
     wanted = tls or tls_ca or tls_cert or tls_key or tls_name
     found = _targets(targets or [], _tls(tls_ca, tls_cert, tls_key, tls_name) if wanted else None, _token(token_file))
@@ -75,6 +76,8 @@ class Printer:
     """Shows what the feeds tell, and counts it. view: for people; None prints JSON."""
 
     def __init__(self, accepts: "Filter", view: "View | None", *, limit: int = 0) -> None:
+        import asyncio
+
         self.stopping = asyncio.Event()
         self.gave_up = 0
         self._accepts = accepts
@@ -154,6 +157,7 @@ class Printer:
 
 
 async def _run(targets: Sequence["Target"], streams: Sequence["Stream"], printer: Printer) -> None:
+    import asyncio
     import signal
 
     from forwarder.feed.client import follow

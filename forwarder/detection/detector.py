@@ -156,8 +156,7 @@ class Detector:
         if _stage_is_silent(event) or _is_dry_run(event):
             return []
         actor = resolve(event, self._is_machine)
-        static = static_of(event, actor)
-        if not self._index.candidates(static):
+        if not self._index.candidates(static_of(event, actor)):
             return []
         static, request, target = self._facts(event)
         rules = self._index.fired(static, request)

@@ -1,8 +1,9 @@
-"""Rules compiled: static conditions answered once per kind of request, dynamic ones per event.
+"""Rules compiled: static conditions by which the rules are sorted beforehand, dynamic ones asked per event.
 
 Static conditions read only `Static` (is it a machine, who, verb, resource, subresource, namespace); a line's fast path
-can read those in place. Everything else is dynamic and needs the decoded event. `Index.candidates` remembers its answer
-per Static, so the cost of a line does not depend on how many rules are loaded.
+can read those in place. Everything else is dynamic and needs the decoded event. Machine or person, verb and resource
+are two look-ups, so the cost of a line depends on the rules that name what it is about, not on how many are loaded, and
+nobody can make it larger by inventing names. There is nothing to remember here; the screen remembers answers.
 
 Every predicate answers with the reason why the rule does not match, or None: `explain` and matching share one truth.
 """
@@ -14,11 +15,6 @@ import msgspec
 from forwarder.detection.actors import Actor, globs
 from forwarder.detection.rules import Rule, RuleSet
 from forwarder.events.audit import AuditEvent, annotations_of
-
-MAX_REMEMBERED = (
-    65_536  # about 20 MB of keys in an honest cluster; when full all are forgotten, which costs a look-up each
-)
-MAX_REMEMBERED_CHARACTERS = 512  # of one key. No real name is longer; a request line may name a namespace of 1 MiB
 
 LONG_RUNNING = frozenset(
     {"attach", "exec", "log", "portforward", "proxy"}
@@ -51,11 +47,14 @@ DynamicTest = Callable[[Request], Reason]
 
 
 class Compiled(msgspec.Struct, frozen=True):
-    """A rule and its predicates, cheapest first. of_actor: those of `static` that read machine, actor and verb only."""
+    """A rule and its predicates, cheapest first. static: all of them; it is the sum of what Index sorts rules by and of
+    `of_user`, which reads the actor only, and `of_object`.
+    """
 
     rule: Rule
     static: tuple[StaticTest, ...]
-    of_actor: tuple[StaticTest, ...]
+    of_user: tuple[StaticTest, ...]
+    of_object: tuple[StaticTest, ...]
     dynamic: tuple[DynamicTest, ...]
 
     def static_reason(self, static: Static) -> Reason:
@@ -73,6 +72,47 @@ class Compiled(msgspec.Struct, frozen=True):
         return None
 
 
+class Opening:
+    """The rules that a machine, or a person, can match with one verb; their other static conditions are still to be asked."""
+
+    __slots__ = ("_about", "_named", "_other", "_rules", "_users")
+
+    def __init__(self, rules: Sequence[Compiled]) -> None:
+        """rules: in evaluation order."""
+        self._rules = rules
+        self._other = tuple(position for position, r in enumerate(rules) if _takes_any(r.rule.resources))
+        self._named: dict[str | None, list[int]] = {}
+        for position, compiled in enumerate(rules):
+            for resource in compiled.rule.resources:
+                self._named.setdefault(resource, []).append(position)
+        self._about: dict[str | None, tuple[Compiled, ...]] = {}  # filled when asked for, as names come up
+        # what they ask of the user, each question once; None where some rule takes everybody
+        users = {(*c.rule.match.users, "", *c.rule.match.ignore_users): c.of_user for c in rules}
+        self._users = None if not all(users.values()) else tuple(users.values())
+
+    def _asked(self, resource: str | None) -> tuple[Compiled, ...]:
+        """The rules that take this resource."""
+        key = resource if resource in self._named else None
+        found = self._about.get(key)
+        if found is None:
+            positions = sorted({*self._named.get(key, ()), *self._other})
+            found = self._about[key] = tuple(self._rules[position] for position in positions)
+        return found
+
+    def candidates(self, static: Static) -> tuple[Compiled, ...]:
+        """Those whose static conditions hold, in evaluation order."""
+        rules = self._asked(static.resource)
+        if not rules:
+            return rules
+        return tuple([r for r in rules if _holds(r.of_object, static) and _holds(r.of_user, static)])
+
+    def possible(self, static: Static) -> bool:
+        """Whether any could match some request of this actor, whatever its object."""
+        if self._users is None:
+            return True
+        return any(_holds(tests, static) for tests in self._users)
+
+
 class Index:
     """All rules of a set, in evaluation order: a rule stands behind those that it may yield to."""
 
@@ -80,34 +120,28 @@ class Index:
         ignored = (*ruleset.ignore_namespaces, *([own_namespace] if own_namespace else []))
         self.rules = tuple(compile_rule(rule, ignored) for rule in ruleset.order())
         self.file_order = {rule.name: position for position, rule in enumerate(ruleset.rules)}
-        self._by_resource: dict[str | None, list[int]] = {}
-        self._any_resource: list[int] = []
-        for position, compiled in enumerate(self.rules):
-            resources = compiled.rule.resources
-            if not resources or "*" in resources:
-                self._any_resource.append(position)
-            else:
-                for resource in resources:
-                    self._by_resource.setdefault(resource, []).append(position)
-        self._remembered: dict[Static, tuple[Compiled, ...]] = {}
+        verbs = {verb for compiled in self.rules for verb in compiled.rule.verbs}
+        self._openings = {(machine, verb): self._sorted(machine, verb) for machine in (False, True) for verb in verbs}
+        self._other_verbs = {machine: self._sorted(machine, None) for machine in (False, True)}
+
+    def _sorted(self, machine: bool, verb: str | None) -> Opening:
+        """The opening of a verb; of None that of every verb which no rule names."""
+        return Opening(
+            [
+                compiled
+                for compiled in self.rules
+                if not (machine and compiled.rule.ignore_system)
+                and (not compiled.rule.verbs or verb in compiled.rule.verbs)
+            ]
+        )
+
+    def opening(self, machine: bool, verb: str) -> Opening:
+        """What is left of the rules where it is known who asks, and how."""
+        return self._openings.get((machine, verb)) or self._other_verbs[machine]
 
     def candidates(self, static: Static) -> tuple[Compiled, ...]:
         """The rules whose static conditions hold, in evaluation order."""
-        found = self._remembered.get(static)
-        if found is None:
-            positions = sorted([*self._by_resource.get(static.resource, ()), *self._any_resource])
-            found = tuple(self.rules[i] for i in positions if self.rules[i].static_reason(static) is None)
-            names = (static.actor, static.verb, static.resource or "", static.subresource, static.namespace)
-            if sum(map(len, names)) <= MAX_REMEMBERED_CHARACTERS:
-                if len(self._remembered) >= MAX_REMEMBERED:
-                    self._remembered.clear()
-                self._remembered[static] = found
-        return found
-
-    def possible(self, machine: bool, actor: str, verb: str) -> bool:
-        """Whether any rule could match some request of this actor with this verb, whatever its object."""
-        asked = Static(machine, actor, verb, None, "", "")
-        return any(all(test(asked) is None for test in compiled.of_actor) for compiled in self.rules)
+        return self.opening(static.machine, static.verb).candidates(static)
 
     def fired(self, static: Static, request: Request) -> list[Rule]:
         """The rules that fire on a request, in the order of their files."""
@@ -146,35 +180,48 @@ def _yields(rule: Rule, matched: Sequence[Rule]) -> bool:
     return bool(rule.unless and matched and yields_to(rule, matched))
 
 
+def _takes_any(resources: frozenset[str]) -> bool:
+    return not resources or "*" in resources
+
+
+def _holds(tests: tuple[StaticTest, ...], static: Static) -> bool:
+    for test in tests:  # noqa: SIM110 - `all` makes a generator, which costs as much as a test
+        if test(static) is not None:
+            return False
+    return True
+
+
 # --- conditions ------------------------------------------------------------------------------------------------------
 
 
 def compile_rule(rule: Rule, ignored_namespaces: tuple[str, ...]) -> Compiled:
     """The predicates of one rule; ignored_namespaces: on top of its own."""
     match = rule.match
-    static: list[StaticTest] = []
-    of_actor: list[StaticTest] = []
+    of_object: list[StaticTest] = []
+    of_user: list[StaticTest] = []
+    sorted_by: list[StaticTest] = []  # Index has sorted rules by it, and by verb and machine, and need not ask again
     if rule.resources:
-        static.append(_resource(rule.resources))
+        (of_object if "*" in rule.resources else sorted_by).append(_resource(rule.resources))
     if match.ignore_resources:
-        static.append(_not_resources(match.ignore_resources))
+        of_object.append(_not_resources(match.ignore_resources))
     if rule.subresources:
-        static.append(_subresource(rule.subresources))
-    if rule.verbs:
-        of_actor.append(_verb(rule.verbs))
-    if rule.ignore_system:
-        of_actor.append(_person)
+        of_object.append(_subresource(rule.subresources))
     ignored = (*ignored_namespaces, *match.ignore_namespaces)
     if ignored:
-        static.append(_not_namespaces(ignored))
+        of_object.append(_not_namespaces(ignored))
     if match.namespaces:
-        static.append(_namespaces(match.namespaces))
+        of_object.append(_namespaces(match.namespaces))
     if match.namespace_contains is not None:
-        static.append(_namespace_contains(match.namespace_contains))
+        of_object.append(_namespace_contains(match.namespace_contains))
+    static = [*sorted_by, *of_object]
+    if rule.verbs:
+        static.append(_verb(rule.verbs))
+    if rule.ignore_system:
+        static.append(_person)
     if match.users:
-        of_actor.append(_users(match.users))
+        of_user.append(_users(match.users))
     if match.ignore_users:
-        of_actor.append(_not_users(match.ignore_users))
+        of_user.append(_not_users(match.ignore_users))
     dynamic: list[DynamicTest] = [_outcomes(rule.outcomes)]
     if match.impersonated is not None:
         dynamic.append(_impersonated(match.impersonated))
@@ -186,7 +233,7 @@ def compile_rule(rule: Rule, ignored_namespaces: tuple[str, ...]) -> Compiled:
         dynamic.append(_groups(match.groups))
     if rule.annotation is not None:
         dynamic.append(_annotation(*rule.annotation))
-    return Compiled(rule, (*static, *of_actor), tuple(of_actor), tuple(dynamic))
+    return Compiled(rule, (*static, *of_user), tuple(of_user), tuple(of_object), tuple(dynamic))
 
 
 def _resource(wanted: frozenset[str]) -> StaticTest:

@@ -7,7 +7,7 @@ usable. Both raise MalformedEvent and nothing else; any other exception is a bug
 Bodies stay raw until a rule asks: `annotations_of` and `metadata_of` read them, whatever shape they have.
 """
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -28,6 +28,7 @@ __all__ = [
     "ResponseStatus",
     "User",
     "annotations_of",
+    "asked",
     "decode",
     "head_digest",
     "metadata_of",
@@ -123,6 +124,49 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="ca
 
 
 _decode = msgspec.json.Decoder(AuditEvent).decode
+
+
+class _Who(msgspec.Struct, frozen=True, gc=False):
+    username: str = ""
+
+
+class _What(msgspec.Struct, gc=False):
+    resource: str = ""
+    subresource: str = ""
+    namespace: str = ""
+
+
+class _Head(msgspec.Struct, gc=False, rename="camel"):
+    kind: Literal["Event"]
+    api_version: Literal["audit.k8s.io/v1"]
+    audit_id: Annotated[str, msgspec.Meta(min_length=1)] = msgspec.field(name="auditID")
+    stage: str
+    verb: Annotated[str, msgspec.Meta(min_length=1)]
+    user: _Who = _Who()
+    object_ref: _What | None = None
+    impersonated_user: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
+def asked(line: memoryview) -> tuple[str, str, str, str | None, str, str] | None:
+    """(stage, verb, user name, resource or None for a non-resource URL, subresource, namespace) as `decode` would have them.
+
+    Twice as fast, as nothing else is built. None where that is not certain: odd types, impersonation, whatever is no event.
+    """
+    if len(line) > MAX_LINE_BYTES:
+        return None
+    try:
+        head = _decode_head(line)
+    except (ValueError, RecursionError):
+        return None
+    if head.impersonated_user is not msgspec.UNSET:
+        return None
+    about = head.object_ref
+    if about is None:
+        return head.stage, head.verb, head.user.username, None, "", ""
+    return head.stage, head.verb, head.user.username, about.resource, about.subresource, about.namespace
 
 
 def decode(line: bytes | bytearray | memoryview) -> AuditEvent:

@@ -55,6 +55,11 @@ class OutgoingEvent:
         return self._event
 
     @property
+    def hides_more(self) -> bool:
+        """Whether the operator wants more hidden than a text's own redaction hides."""
+        return self._redaction is not None
+
+    @property
     def size_bytes(self) -> int:
         """About what it holds in memory while it waits."""
         return len(self._line)

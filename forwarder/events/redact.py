@@ -88,7 +88,16 @@ def _printable(value: str) -> str:
 
 
 def command(argv: Sequence[str]) -> str:
-    """The command of an exec on one line, quoted for a shell; see `commands.arguments` for what is hidden."""
+    """The command of an exec on one line, quoted for a shell; see `commands.arguments` for what is hidden.
+
+    Short ones are remembered, as texts are: most shells are opened with the same few commands.
+    """
+    whole = tuple(argv)
+    short = sum(map(len, whole)) <= MAX_REMEMBERED_CHARS and len(whole) <= MAX_REMEMBERED_CHARS
+    return (_remembered_command if short else _command)(whole)
+
+
+def _command(argv: tuple[str, ...]) -> str:
     kept: list[str] = []
     room = MAX_INPUT_CHARS
     for argument in argv[:MAX_ARGUMENTS]:
@@ -99,6 +108,9 @@ def command(argv: Sequence[str]) -> str:
     line = " ".join(quoted(argument) for argument in arguments(kept))
     # Masked once more as one text: `Authorization: Bearer x` may come as three arguments.
     return _shortened(mask(_printable(line)), MAX_COMMAND_CHARS, cut=len(kept) < len(argv))
+
+
+_remembered_command = functools.lru_cache(maxsize=REMEMBERED_TEXTS)(_command)
 
 
 def command_from_uri(request_uri: str) -> tuple[str, str, bool]:

@@ -32,6 +32,8 @@ MAX_QUEUED_BYTES = (
 MAX_QUEUED_JOBS = 4_096  # a batch costs memory even when it is small
 MAX_GROUP_BYTES = 8 << 20  # one transaction: its first batch waits for its last
 MAX_GROUP_JOBS = 256
+BUSY_S = 0.01  # so soon after a commit, jobs come in such numbers that it pays to wait for more of them
+GATHER_S = 0.004  # then this long: a commit costs half a millisecond of CPU, and acks may take a hundred
 TICK_S = 1.0  # how soon a retry from the command line is noticed, and how often leftovers are seen to
 
 _CANNOT_STORE = (
@@ -81,6 +83,7 @@ class Writer:
         self._connection: sqlite3.Connection | None = None
         self._jobs: deque[Job[Any, Any]] = deque()
         self._queued_bytes = 0
+        self._committed_at = -BUSY_S
         self._closed = True
         self._work = threading.Condition()
         self._notices = Notices(log)
@@ -135,6 +138,8 @@ class Writer:
             self._work.wait_for(lambda: self._jobs or self._closed, timeout_s)
             if not self._jobs:
                 return None if self._closed else []
+            if time.monotonic() - self._committed_at < BUSY_S:
+                self._work.wait_for(lambda: self._closed or len(self._jobs) >= MAX_GROUP_JOBS, GATHER_S)
             group: list[Job[Any, Any]] = []
             taken = size = 0
             while self._jobs and taken < MAX_GROUP_JOBS:
@@ -161,6 +166,7 @@ class Writer:
                 return sum(self._transact([job]) for job in jobs) > 0  # each of them, whatever the others say
             self._fail(jobs, error)
             return False
+        self._committed_at = time.monotonic()
         self._keeper.committed(books, time.perf_counter() - began)
         for job, result in zip(jobs, results, strict=True):
             if isinstance(result, Overloaded):

@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from forwarder.contracts import Batch, Line, Screen, Stopping, Submit
+from forwarder.contracts import Batch, Line, Screen, Stopping, Submit, candidates
 from forwarder.errors import ConfigError, Overloaded, ShuttingDown
 from forwarder.logfile import checkpoint
 from forwarder.logfile.rotation import Rotation
@@ -174,11 +174,9 @@ class FileSource:
 
     def _batch(self, piece: Piece, begin: int) -> tuple[Batch, int]:
         """The next lines of `piece` from `begin` on, and where they end. Only what passes the screen is copied."""
-        data, end, screen, most = piece.data, piece.end, self._screen, self._settings.batch_lines
-        lines: list[Line] = []
-        received = 0
-        time_s = max(0, piece.file.mtime_ns) / 1e9 if piece.cut else 0.0  # a cut line has lost its own timestamps
-        while begin < end and received < most:
+        data, end, most = piece.data, piece.end, self._settings.batch_lines
+        spans: list[tuple[int, int]] = []
+        while begin < end and len(spans) < most:
             newline = data.find(b"\n", begin, end)
             after = stop = end if newline < 0 else newline
             if newline >= 0:
@@ -186,16 +184,17 @@ class FileSource:
             if stop > begin and data[stop - 1] == 0x0D:
                 stop -= 1
             if stop > begin:
-                received += 1
-                if screen(data, begin, stop):
-                    lines.append(Line(data[begin:stop], time_s, piece.offset + begin))
+                spans.append((begin, stop))
             begin = after
+        time_s = max(0, piece.file.mtime_ns) / 1e9 if piece.cut else 0.0  # a cut line has lost its own timestamps
+        chosen = [spans[position] for position in candidates(self._screen, data, spans)]
+        lines = [Line(data[start:stop], time_s, piece.offset + start) for start, stop in chosen]
         if piece.cut:
             log.warning(
                 "%s: the line at byte %d is cut after %d bytes; its head is used", piece.file.name, piece.offset, end
             )
         origin = f"file {piece.file.name}"
-        return Batch(origin=origin, received=received, lines=lines, cluster=self._cluster), begin
+        return Batch(origin=origin, received=len(spans), lines=lines, cluster=self._cluster), begin
 
     # --- in a thread ---
 

@@ -14,19 +14,20 @@ complete. A message is acknowledged when `submit` has returned for everything in
 import asyncio
 import hashlib
 import logging
+import socket
 import ssl
 from collections.abc import Callable
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import msgspec
 
-from forwarder.contracts import Batch, DeadLetter, Line, Screen, Stopping, Submit
+from forwarder.contracts import Batch, DeadLetter, Line, Screen, Stopping, Submit, candidates
 from forwarder.errors import ConfigError, ForwardProtocolError, MalformedEvent, ShuttingDown
 from forwarder.events import redact
 from forwarder.settings import Address, parse_address
 from forwarder.tasks import cancel, spawn
 from forwarder.telemetry import Telemetry
-from forwarder.wire import forward_records, listen
+from forwarder.wire import forward_records, heartbeats, listen
 from forwarder.wire.budget import ByteBudget
 from forwarder.wire.complaints import Complaints
 from forwarder.wire.fluent_forward import Entries, ForwardReceiver, Unreadable
@@ -68,6 +69,7 @@ class ForwardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ack_timeout_s: how long an acknowledgement may wait for the outbox before the connection is closed without it,
     seconds; below the client's net.io_timeout (5 in the shipped settings), so that we and not it decide.
     keep_raw_dead_letters: keep the bytes of records that gave no line, which may hold secrets.
+    workers: processes that share the connections; one is enough for 400,000 lines a second. More than cores gain nothing.
     udp_heartbeat: answer Fluentd's `heartbeat_type udp` on the same port; its default and Fluent Bit need none.
     """
 
@@ -84,6 +86,7 @@ class ForwardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ack_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=300)] = 3.0
     keep_raw_dead_letters: bool = False
     udp_heartbeat: bool = False
+    workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
 
 
 class ForwardSource:
@@ -98,18 +101,20 @@ class ForwardSource:
         cluster: str,
         *,
         budget: ByteBudget | None = None,
+        max_connections: int = 0,
     ) -> None:
-        """Raises ConfigError for settings that do not go together; opens nothing."""
+        """Raises ConfigError for settings that do not go together; opens nothing. max_connections: instead of the setting's."""
         self.name = name
         self.addresses: list[Address] = []
         self._settings = settings
         self._screen = screen
         self._cluster = cluster
-        self._address = _checked(name, settings)
+        self._address = checked(name, settings)
         self._pool = BufferPool()
         self._connections: set[ForwardConnection] = set()
         self._all_closed: asyncio.Event | None = None
-        self._max_connections = settings.max_connections
+        self._max_connections = max_connections or settings.max_connections
+        self._handing_over: set[asyncio.Task[Any]] = set()
         self._submit: Submit = _not_running
         self._open = telemetry["forwarder_connections"].labels(name)
         self._closed = telemetry["forwarder_connections_closed"]
@@ -125,21 +130,11 @@ class ForwardSource:
         """Until `stopping` is set and what was received is acknowledged. Raises ConfigError when it cannot open."""
         loop = asyncio.get_running_loop()
         where = f"sources.{self.name}"
-        self._submit = submit
-        self._complaints = Complaints(log, loop.time)
-        if self._settings.tls:
-            self.tls = listen.server_context(self._settings.tls, f"{where}.tls")
+        self._prepare(submit)
         sockets = listen.bind(self._address, f"{where}.listen")
         self.addresses = [listen.bound_address(opened) for opened in sockets]
-        self._max_connections = listen.allow_open_files(self._settings.max_connections)
-        if self._max_connections < self._settings.max_connections:
-            log.warning(
-                "%s: only %d connections at once, the limit of open files (ulimit -n) allows no more",
-                where,
-                self._max_connections,
-            )
         servers: list[asyncio.Server] = []
-        heartbeats: list[asyncio.DatagramTransport] = []
+        answering: list[asyncio.DatagramTransport] = []
         sweeper = spawn(self._sweep(loop), name=f"{self.name} sweeper")
         try:
             servers += [
@@ -147,7 +142,7 @@ class ForwardSource:
                 for opened in sockets
             ]
             if self._settings.udp_heartbeat:
-                heartbeats += [await self._answer_heartbeats(loop, address, where) for address in self.addresses]
+                answering += await heartbeats.answer(self.addresses, where)
             log.info("%s: listening on %s", self.name, ", ".join(map(str, self.addresses)))
             started()
             await stopping.wait()
@@ -159,7 +154,7 @@ class ForwardSource:
                 await asyncio.sleep(0)
             for server in servers:
                 server.close()
-            for transport in heartbeats:
+            for transport in answering:
                 transport.close()
             for opened in sockets:
                 opened.close()
@@ -168,19 +163,43 @@ class ForwardSource:
             await self._drain()
             await cancel(sweeper)
 
-    @staticmethod
-    async def _answer_heartbeats(
-        loop: asyncio.AbstractEventLoop, address: Address, where: str
-    ) -> asyncio.DatagramTransport:
-        if address.path:
-            raise ConfigError("a Unix socket has no UDP port", where=f"{where}.udp_heartbeat")
+    async def serve(self, submit: Submit, stopping: Stopping, started: Callable[[], None]) -> None:
+        """As `run`, for connections that another process accepts and that `take` is given."""
+        self._prepare(submit)
+        sweeper = spawn(self._sweep(asyncio.get_running_loop()), name=f"{self.name} sweeper")
         try:
-            transport, _ = await loop.create_datagram_endpoint(Heartbeats, local_addr=(address.host, address.port))
-        except OSError as error:
-            raise ConfigError(
-                f"cannot listen on UDP {address}: {error.strerror}", where=f"{where}.udp_heartbeat"
-            ) from None
-        return transport
+            started()
+            await stopping.wait()
+            if self._handing_over:
+                await asyncio.wait(self._handing_over)
+        finally:
+            await self._drain()
+            await cancel(sweeper)
+
+    def take(self, accepted: socket.socket) -> None:
+        """Serve a connection that is open already."""
+        accepted.setblocking(False)
+        loop = asyncio.get_running_loop()
+        task = spawn(
+            loop.connect_accepted_socket(lambda: ForwardConnection(self), accepted), name=f"{self.name} accepted"
+        )
+        self._handing_over.add(task)
+        task.add_done_callback(self._handing_over.discard)
+
+    def _prepare(self, submit: Submit) -> None:
+        where = f"sources.{self.name}"
+        self._submit = submit
+        self._complaints = Complaints(log, asyncio.get_running_loop().time)
+        if self._settings.tls:
+            self.tls = listen.server_context(self._settings.tls, f"{where}.tls")
+        wanted = self._max_connections
+        self._max_connections = listen.allow_open_files(wanted)
+        if self._max_connections < wanted:
+            log.warning(
+                "%s: only %d connections at once, the limit of open files (ulimit -n) allows no more",
+                where,
+                self._max_connections,
+            )
 
     async def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
@@ -251,25 +270,14 @@ class ForwardSource:
             self._all_closed.set()
 
 
-class Heartbeats(asyncio.DatagramProtocol):
-    """Sends each one-byte datagram back, as Fluentd's in_forward does; anything else is not answered, so nobody can use
-    this port to send more to a third machine than it was sent.
-    """
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.DatagramTransport", transport)
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        if data == b"\0":
-            self._transport.sendto(data, addr)
-
-
 class Gatherer:
     """Makes batches of the entries of one connection: screens in place, copies candidates, keeps bad records."""
 
     def __init__(self, screen: Screen, *, log_key: str, origin: str, cluster: str, keep_raw: bool) -> None:
         self._screen = screen
+        self._ask: Callable[..., bool] | None = getattr(screen, "request", None)  # not every screen can say it
         self._log_key = log_key
+        self._decode = forward_records.decoder(log_key)
         self._origin = origin
         self._cluster = cluster
         self._keep_raw = keep_raw
@@ -300,20 +308,33 @@ class Gatherer:
         return batch
 
     def add(self, entries: Entries) -> None:
-        """Screen some entries; the hot loop of the whole receiver."""
+        """Screen some entries, in place."""
         screen, buffer = self._screen, entries.buffer
         self._received += len(entries.spans) + len(entries.others)
-        for (start, end), at in zip(entries.spans, entries.starts, strict=True):
-            if screen(buffer, start, end):
-                self._keep(bytes(buffer[start:end]), entries, at)
-        for other in entries.others:
-            try:
-                line = forward_records.to_line(buffer, other, self._log_key)
-            except MalformedEvent as malformed:
-                self._reject(malformed.reason, entries, other)
-            else:
-                if screen(line, 0, len(line)):
-                    self._keep(line, entries, other.start)
+        for position in candidates(screen, buffer, entries.spans):
+            start, end = entries.spans[position]
+            self._keep(bytes(buffer[start:end]), entries, entries.starts[position])
+        if entries.others:
+            with memoryview(buffer) as view:
+                for other in entries.others:
+                    if self._may_match(view, other):
+                        self._add_other(entries, other)
+
+    def _may_match(self, view: memoryview, other: Other) -> bool:
+        """Whether a record has to become a line: it is no parsed event, or one that a rule may match."""
+        if self._ask is None or self._decode is None:
+            return True
+        asked = forward_records.asked(view, other, self._decode)
+        return asked is None or self._ask(*asked)
+
+    def _add_other(self, entries: Entries, other: Other) -> None:
+        try:
+            line = forward_records.to_line(entries.buffer, other, self._log_key)
+        except MalformedEvent as malformed:
+            self._reject(malformed.reason, entries, other)
+        else:
+            if self._screen(line, 0, len(line)):
+                self._keep(line, entries, other.start)
 
     def add_unreadable(self, rest: Unreadable) -> None:
         """The rest of a blob, as one record that could not be read."""
@@ -351,7 +372,7 @@ class Gatherer:
         self.held_bytes += REJECTED_BYTES + (len(data) if self._keep_raw else 0)
 
 
-def _checked(name: str, settings: ForwardSettings) -> Address:
+def checked(name: str, settings: ForwardSettings) -> Address:
     """The address to listen on. Raises ConfigError for settings that do not go together."""
     where = f"sources.{name}"
     if settings.shared_key == "":

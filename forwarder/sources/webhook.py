@@ -190,7 +190,7 @@ class WebhookSource:
         if head.path.rstrip("/") not in self._paths:
             places = ", ".join(sorted(self._paths))
             return Answer(status=404, body=f"audit events are taken at {places}\n".encode(), close=True)
-        if head.method not in ("POST", "PUT"):
+        if head.method != "POST":
             return Answer(status=405, body=b"audit events are posted\n", headers={"Allow": "POST"}, close=True)
         if self._access.check(head.headers) is None:
             self.complain(head.peer, "auth", "refused: no token or password, or not the right one")

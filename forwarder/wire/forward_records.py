@@ -5,7 +5,9 @@ where the sender is a logging library, or the event itself as a map where Fluent
 again, keys in the order in which they came, so that everything behind this edge knows one form only.
 """
 
-from typing import Any, Literal, get_args
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Annotated, Any, Literal, cast, get_args
 
 import msgpack
 import msgspec
@@ -30,6 +32,72 @@ _MAX_KEYS = 20  # more names than fit into what is kept of a dead letter
 
 _TOO_DEEP = "skipped-too-deep-object"
 """Stands where a value was nested too deeply. The event goes on without it: a deep body must not hide who sent it."""
+
+
+Asked = tuple[str, str, str, str | None, str, str]
+"""Stage, verb, user name, resource (None: a non-resource URL), subresource, namespace, as an audit event has them."""
+
+
+class _User(msgspec.Struct, gc=False):
+    username: str = ""
+
+
+class _ObjectRef(msgspec.Struct, gc=False):
+    resource: str = ""
+    subresource: str = ""
+    namespace: str = ""
+
+
+class _Head(msgspec.Struct, gc=False, rename="camel"):
+    """The fields of an audit event by which rules are chosen; those that make it another kind of record, or person, as Raw."""
+
+    kind: Literal["Event"]
+    api_version: Literal["audit.k8s.io/v1"]
+    audit_id: Annotated[str, msgspec.Meta(min_length=1)] = msgspec.field(name="auditID")
+    stage: str
+    verb: Annotated[str, msgspec.Meta(min_length=1)]
+    user: _User
+    object_ref: _ObjectRef | None = None
+    impersonated_user: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    log: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    message: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    own_key: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+Decoder = Callable[[Any], _Head]
+
+
+@lru_cache(maxsize=16)
+def decoder(log_key: str) -> Decoder | None:
+    """For `asked`, where a raw line would stand under `log_key`; None where that is one of an audit event's own names."""
+    if log_key in _LINE_KEYS:
+        return msgspec.msgpack.Decoder(_Head).decode
+    if log_key in {field.encode_name for field in msgspec.structs.fields(_Head)}:
+        return None
+    own_key = msgspec.field(default=msgspec.UNSET, name=log_key)
+    own = msgspec.defstruct(
+        "_OwnHead", [("own_key", msgspec.Raw | msgspec.UnsetType, own_key)], bases=(_Head,), gc=False
+    )
+    return cast("Decoder", msgspec.msgpack.Decoder(own).decode)
+
+
+def asked(view: memoryview, entry: Other, decode: Decoder) -> Asked | None:
+    """What the audit event in a parsed map asks for: what the full decode of `to_line`'s line would say, at a tenth of the cost.
+
+    None where that is not certain: another shape of record, a field that is null or of an odd type, impersonation.
+    """
+    if entry[1] < 0:
+        return None
+    try:
+        head = decode(view[entry[1] : entry[2]])
+    except (ValueError, TypeError, RecursionError):
+        return None
+    if not (head.impersonated_user is head.log is head.message is head.own_key is msgspec.UNSET):
+        return None
+    about = head.object_ref
+    if about is None:
+        return head.stage, head.verb, head.user.username, None, "", ""
+    return head.stage, head.verb, head.user.username, about.resource, about.subresource, about.namespace
 
 
 def to_line(buffer: Buffer, entry: Other, log_key: str) -> bytes:

@@ -1,119 +1,204 @@
 """`make bench`: what the receiver costs, and how it keeps up with a real Fluent Bit.
 
-Measured: CPU per audit event of a whole `forwarder receive` process (user + system, all threads), fed over loopback with
-frames built before; its peak memory; and the rate at which a real Fluent Bit with the shipped settings drains a log
-into it, against the same Fluent Bit into a server that only discards and acknowledges, turn by turn in one run.
+Measured: CPU per audit event of a whole `forwarder receive` process (user + system, all threads, workers included), fed
+over 16 loopback connections with frames built before; its peak memory; and the rate at which a real Fluent Bit with the
+shipped settings drains a log into it, against the same Fluent Bit into a server that only discards and acknowledges, turn by
+turn in one run. The floor is a server that receives the same bytes and forgets them; the reference is the receiver without
+its fast path, decoding every line.
 Not measured: the network, the agent's own cost, a disk that is slower than this one.
 
-Ratios and CPU travel between machines; events per second do not.
+Ratios and CPU travel between machines, within limits; events per second do not.
 """
 
 import argparse
-import json
 import platform
 import shutil
 import statistics
 import subprocess
 import tempfile
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from tests.bench.agent import drain_rate
+from tests.bench.chart import draw
 from tests.bench.doors import door_costs
 from tests.bench.feed import feed_costs
-from tests.bench.load import Load, build, floor_us, receiver_cost
+from tests.bench.load import HIT_SHARE, Load, build, floor_cost, receiver_cost
+
+FLOOR = Load("receive and forget (the floor)")
+CASES = (
+    FLOOR,
+    Load("raw lines"),
+    Load("raw lines, 1000 rules more", rules=1000),
+    Load("raw lines, 1 % events, outbox", friction_share=HIT_SHARE),
+    Load("gzip", compress="gzip"),
+    Load("parsed maps", parsed=True),
+    Load("TLS", tls=True),
+    Load("nothing canonical (sorted keys)", lines="sorted"),
+    Load("hostile: every line a new namespace", lines="hostile"),
+    Load("two workers", workers=2),
+    Load("reference: every line decoded", reference=True),
+)
+
+
+class Figure(msgspec.Struct):
+    """One row. us: CPU per event, microseconds. to_floor, to_reference: ratios. peak_mib: of all its processes."""
+
+    name: str
+    us: float
+    to_floor: float
+    to_reference: float
+    events_per_core_s: int
+    peak_mib: int
+
+
+class Other(msgspec.Struct):
+    """What the other doors and the live feed cost; the floor and the reference are the Forward door's."""
+
+    name: str
+    us: float
+    events_s: int
+
+
+class Agent(msgspec.Struct):
+    version: str
+    discard_events_s: int
+    ratio: float
+    ratios: list[float]
+
+
+class Result(msgspec.Struct):
+    """What is committed as tests/bench/result.json. load: of the machine beside us, processes that wanted to run."""
+
+    when: str
+    machine: str
+    versions: str
+    lines: int
+    repeat: int
+    mean_bytes: int
+    load: float
+    figures: list[Figure]
+    others: list[Other] = []
+    agent: Agent | None = None
 
 
 def machine() -> str:
-    model = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        "unknown CPU",
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
+    cores = sum(line.startswith("processor") for line in lines)
+    return f"{model}, {cores} cores, Linux {platform.release()}"
+
+
+def versions() -> str:
+    packages = ", ".join(f"{name} {metadata.version(name)}" for name in ("msgspec", "msgpack", "isal"))
+    return f"{platform.python_implementation()} {platform.python_version()}, {packages}"
+
+
+def measure(cases: tuple[Load, ...], lines: int, repeat: int, folder: Path, say) -> tuple[list[Figure], int]:
+    """The best of `repeat` fresh processes for each case, and the mean size of a line."""
+    costs, mean_bytes = {}, 0.0
+    for number, case in enumerate(cases):
+        frames = build(case, lines)
+        mean_bytes = mean_bytes or frames.mean_bytes
+        runs = [
+            floor_cost(frames) if case is FLOOR else receiver_cost(case, frames, folder / f"{number}-{run}")
+            for run in range(repeat)
+        ]
+        costs[case.name] = min(runs, key=lambda run: run.us_per_event)
+        say(f"{case.name}: " + ", ".join(f"{run.us_per_event:.2f}" for run in runs))
+    floor, reference = costs[cases[0].name].us_per_event, costs[cases[-1].name].us_per_event
+    return [
+        Figure(name, round(cost.us_per_event, 2), round(cost.us_per_event / floor, 2), round(cost.us_per_event / reference, 3),
+               int(1e6 / cost.us_per_event), round(cost.peak_mib))
+        for name, cost in costs.items()
+    ], round(mean_bytes)  # fmt: skip
+
+
+def other_doors(lines: int, folder: Path) -> list[Other]:
+    found = [Other(cost.name, round(cost.us_per_event, 1), int(cost.events_per_s)) for cost in feed_costs(lines // 4)]
+    for name, cost in door_costs(lines, folder):
+        found.append(Other(name, round(cost.us_per_event, 2), int(1e6 / cost.us_per_event)))
+    return found
+
+
+def with_fluent_bit(lines: int, repeat: int, folder: Path) -> Agent | None:
+    program = shutil.which("fluent-bit")
+    if not program:
+        return None
+    about = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    pairs = [drain_rate(program, folder / f"agent-{run}", lines) for run in range(repeat)]
+    return Agent(
+        about.split("\n")[0],
+        int(statistics.median(pair.discard_rate for pair in pairs)),
+        round(statistics.median(pair.ratio for pair in pairs), 3),
+        [round(pair.ratio, 3) for pair in pairs],
     )
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("msgspec", "msgpack"))
-    return f"{model}, {platform.python_implementation()} {platform.python_version()}, {versions}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--lines", type=int, default=40_000, help="lines per case")
+    parser.add_argument("--lines", type=int, default=200_000, help="audit lines per run")
+    parser.add_argument("--repeat", type=int, default=5, help="runs per case; the best counts")
+    parser.add_argument("--only", default="", help="cases whose name holds this, with floor and reference")
     parser.add_argument(
-        "--repeat", type=int, default=3, help="runs per case; the best counts for CPU, the median for rates"
+        "--other-lines", type=int, default=40_000, help="lines for the other doors and the feed; 0: none"
     )
-    parser.add_argument("--agent-lines", type=int, default=100_000, help="lines for the run with Fluent Bit")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--agent-lines", type=int, default=100_000, help="lines for the runs with Fluent Bit; 0: none")
+    parser.add_argument("--agent-repeat", type=int, default=3, help="pairs of runs with Fluent Bit; the median counts")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--chart", type=Path, help="draw them here, as SVG")
     options = parser.parse_args()
     console = Console(highlight=False)
-    console.print(machine())
-    cases = [
-        Load("receive only (the floor)", connections=16),
-        Load("raw lines, no hits, 16 connections", connections=16, friction_share=0.0),
-        Load("raw lines, 1 % hits into the outbox, 16 connections", connections=16),
-        Load("raw lines, 1 % hits, 1 connection", connections=1),
-        Load("raw lines, 1 % hits, 1000 rules", connections=16, rules=1000),
-        Load("gzip, 1 % hits", connections=16, compress="gzip"),
-        Load("TLS, 1 % hits", connections=16, tls=True),
-        Load("parsed maps, 1 % hits", connections=16, parsed=True),
-    ]
-    figures: dict[str, dict[str, float]] = {}
-    table = Table(
-        "case",
-        "µs CPU / event",
-        "events/s per core",
-        "MB/s per core",
-        "peak MiB",
-        title=f"receiver, {options.lines:,} lines, best of {options.repeat}",
-    )
+    cases = (CASES[0], *(case for case in CASES[1:-1] if options.only in case.name), CASES[-1])
+    load = float(Path("/proc/loadavg").read_text().split()[0])
     with tempfile.TemporaryDirectory() as folder:
-        for number, case in enumerate(cases):
-            frames = build(case, options.lines)
-            runs = [
-                floor_us(frames) if number == 0 else receiver_cost(case, frames, Path(folder) / f"{number}-{run}")
-                for run in range(options.repeat)
-            ]
-            best = min(runs, key=lambda run: run.us_per_event)
-            figures[case.name] = {"us_per_event": best.us_per_event, "peak_mib": best.peak_mib}
-            rate = 1e6 / best.us_per_event
-            table.add_row(
-                case.name,
-                f"{best.us_per_event:.2f}",
-                f"{rate:,.0f}",
-                f"{rate * frames.mean_bytes / 1e6:,.0f}",
-                f"{best.peak_mib:.0f}",
-            )
-        console.print(table)
-        for cost in feed_costs(options.lines // 4):
-            figures[cost.name] = {"us_per_event": cost.us_per_event, "events_per_s": cost.events_per_s}
-            console.print(f"{cost.name}: {cost.us_per_event:.0f} µs CPU an event, {cost.events_per_s:,.0f} events/s")
-        doors = Table("door", "µs CPU / event", "events/s per core", "peak MiB", title="the other doors, 1 % hits")
-        for name, cost in door_costs(options.lines, Path(folder) / "doors"):
-            figures[name] = {"us_per_event": cost.us_per_event, "peak_mib": cost.peak_mib}
-            doors.add_row(name, f"{cost.us_per_event:.2f}", f"{1e6 / cost.us_per_event:,.0f}", f"{cost.peak_mib:.0f}")
-        console.print(doors)
-        program = shutil.which("fluent-bit")
-        if program:
-            version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.split(
-                "\n"
-            )[0]
-            pairs = [
-                drain_rate(program, Path(folder) / f"agent-{run}", options.agent_lines) for run in range(options.repeat)
-            ]
-            ratio = statistics.median(pair.ratio for pair in pairs)
-            discard = statistics.median(pair.discard_rate for pair in pairs)
-            figures["fluent-bit"] = {"discard_rate": discard, "ratio": ratio}
-            console.print(
-                f"{version}: {discard:,.0f} events/s into discard-and-ack; into the receiver {ratio:.0%} of that (each pair: {', '.join(f'{pair.ratio:.0%}' for pair in pairs)})"
-            )
-        else:
-            console.print("no fluent-bit on PATH: its rate was not measured")
+        figures, mean_bytes = measure(cases, options.lines, options.repeat, Path(folder), console.print)
+        others = other_doors(options.other_lines, Path(folder) / "doors") if options.other_lines else []
+        agent = (
+            with_fluent_bit(options.agent_lines, options.agent_repeat, Path(folder)) if options.agent_lines else None
+        )
+    result = Result(
+        datetime.now(UTC).strftime("%Y-%m-%d"),
+        machine(),
+        versions(),
+        options.lines,
+        options.repeat,
+        mean_bytes,
+        load,
+        figures,
+        others,
+        agent,
+    )
+    show(console, result)
     if options.json:
-        options.json.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
+        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+    if options.chart:
+        options.chart.write_text(
+            draw([(figure.name, figure.us) for figure in figures], f"{result.machine}; {result.versions}")
+        )
+
+
+def show(console: Console, result: Result) -> None:
+    title = f"{result.lines:,} lines of {result.mean_bytes:,} bytes, best of {result.repeat}\n{result.machine}, load {result.load}\n{result.versions}"
+    table = Table("case", "µs CPU/event", "x floor", "x reference", "events/s per core", "peak MiB", title=title)
+    for figure in result.figures:
+        table.add_row(
+            figure.name, f"{figure.us:.2f}", f"{figure.to_floor:.1f}", f"{figure.to_reference:.2f}",
+            f"{figure.events_per_core_s:,}", str(figure.peak_mib),
+        )  # fmt: skip
+    console.print(table)
+    for other in result.others:
+        console.print(f"{other.name}: {other.us:.1f} µs CPU an event, {other.events_s:,} events/s")
+    if result.agent:
+        each = ", ".join(f"{ratio:.0%}" for ratio in result.agent.ratios)
+        console.print(
+            f"{result.agent.version}: {result.agent.discard_events_s:,} events/s into discard-and-ack; into the receiver {result.agent.ratio:.0%} of that (each pair: {each})"
+        )
 
 
 if __name__ == "__main__":

@@ -185,20 +185,35 @@ def test_a_star_yields_to_every_rule_without_one() -> None:
     assert fired([rules[0]], event()) == ["catch-all"]
 
 
-def test_answers_are_remembered_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("machine", [False, True], ids=["person", "machine"])
+def test_sorting_the_rules_leaves_the_answer_to_their_conditions(machine: bool) -> None:
+    """By verb and resource, named or not: what is asked is only what is not known yet, and the order stays."""
+    rules = [
+        rule("any-object", unless=("get-pods",), resource="*"),
+        rule("get-pods", resource="pods", verb="get"),
+        rule("people-only", ignore_system=True, resource="pods"),
+        rule("pods-and-nodes", resources=["pods", "nodes"], verbs=["get", "list"]),
+        rule("any-verb-of-bob", users=["bob"]),
+        rule("no-secrets", verb="get", ignore_resources=["secrets"]),
+    ]
+    index = Index(RuleSet(rules=tuple(rules), ignore_namespaces=("kube-*",), warnings=(), files=()))
+    for verb in ("get", "list", "patch"):
+        for resource in ("pods", "nodes", "secrets", "unheard-of", None):
+            for actor in ("bob", "alice"):
+                for namespace in ("", "kube-system", "shop"):
+                    static = Static(machine, actor, verb, resource, "", namespace)
+                    expected = [c for c in index.rules if c.static_reason(static) is None]
+                    assert list(index.candidates(static)) == expected
+                    asked = Static(machine, actor, verb, None, "", "")
+                    assert index.opening(machine, verb).possible(asked) or not expected
+
+
+def test_names_that_nobody_has_heard_of_are_not_kept() -> None:
     """An attacker who makes every request a new kind cannot fill the memory."""
-    monkeypatch.setattr("forwarder.detection.matcher.MAX_REMEMBERED", 10)
-    index = Index(RuleSet(rules=(rule(verb="patch"),), ignore_namespaces=(), warnings=(), files=()))
+    index = Index(
+        RuleSet(rules=(rule(verb="patch"), rule("b", resource="pods")), ignore_namespaces=(), warnings=(), files=())
+    )
+    before = len(index._openings)
     for number in range(100):
-        given = event(user=User(username=f"u{number}"))
-        assert index.candidates(static_of(given, resolve(given, machine_test())))
-        assert len(index._remembered) <= 10
-
-
-def test_long_names_are_not_remembered() -> None:
-    """Anybody, even anonymously, may ask for a namespace whose name has a megabyte."""
-    index = Index(RuleSet(rules=(rule(),), ignore_namespaces=(), warnings=(), files=()))
-    for number in range(3):
-        index.candidates(Static(False, "alice", "get", "pods", "", "n" * 1000 + str(number)))
-        index.candidates(Static(False, "alice", "get", "pods", "", f"n{number}"))
-    assert len(index._remembered) == 3
+        index.candidates(Static(False, f"u{number}", f"verb{number}", f"r{number}", "", f"n{number}"))
+    assert len(index._openings) == before

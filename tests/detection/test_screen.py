@@ -198,7 +198,8 @@ def test_the_memo_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             {"stage": "ResponseComplete", "verb": "list", "objectRef": {"resource": "pods", "namespace": f"n{number}"}}
         )
         assert not detector.screen(line, 0, len(line))
-        assert sum(1 + len(answers or ()) for answers in detector.screen._remembered.values()) <= 12
+        screen = detector.screen
+        assert len(screen._silent) + sum(1 + len(asker.answers) for asker in screen._askers.values()) <= 12
 
 
 @pytest.mark.parametrize("place", ["namespace", "resource", "subresource", "user"])
@@ -214,11 +215,9 @@ def test_long_names_are_judged_but_not_remembered(place: str) -> None:
         else:
             reference[place] = name
         agree(detector, canonical(fields))
-    assert not any(
-        len(key or b"") > 999
-        for asker, answers in detector.screen._remembered.items()
-        for key in (*asker, *(part for asked in answers or () for part in asked))
-    )
+    askers = detector.screen._askers
+    assert not any(len(key) > 999 for key in (*detector.screen._silent, *askers))
+    assert not any(len(part or b"") > 999 for asker in askers.values() for asked in asker.answers for part in asked)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ from forwarder.errors import ConfigError
 from forwarder.events.audit import decode
 from forwarder.events.friction import FrictionEvent
 from forwarder.events.outgoing import OutgoingEvent
-from forwarder.feed import mapping
+from forwarder.events.redaction import Redaction, RedactionSettings
+from forwarder.feed import mapping, schema
+from forwarder.feed.audience import Item
 from forwarder.feed.server import Feed
 from forwarder.feed.settings import FeedSettings
 from forwarder.telemetry import Telemetry
@@ -32,6 +34,20 @@ def test_nothing_is_encoded_when_nobody_listens(
     feed.friction([friction()] * 2000)
     feed.audit([OutgoingEvent(decode(LINE), LINE)] * 2000)
     assert telemetry.value("forwarder_feed_dropped") == 0
+
+
+def test_what_an_operator_wants_hidden_is_hidden_here_too() -> None:
+    """`redaction:` counts for whoever watches, as it does for sinks."""
+    line = b'{"auditID":"a","verb":"get","stage":"ResponseComplete","user":{"username":"CUST-12345678"},"userAgent":"CUST-12345678"}'
+    event = OutgoingEvent(decode(line), line, "", Redaction(RedactionSettings(patterns=[r"CUST-\d{8}"])))
+    feed = Feed(FeedSettings(), Telemetry())
+    watcher = feed._logs.join(lambda: None)
+    feed.audit([event])
+    item = watcher.take()
+    assert isinstance(item, Item)
+    (encoded,) = item.messages()
+    assert b"12345678" not in encoded
+    assert schema.Log.FromString(encoded).EventData["verb"] == "get"
 
 
 def test_settings_are_checked_before_anything_is_opened() -> None:

@@ -103,6 +103,7 @@ def test_each_way_to_know_clients_opens_the_door(settings):
         (head(path="/auditLogs/", authorization="Bearer t", content_encoding="gzip"), None),
         (head(path="/", authorization="Bearer t"), 404),
         (head("GET", authorization="Bearer t"), 405),
+        (head("PUT", authorization="Bearer t"), 405),
         (head(), 401),
         (head(authorization="Bearer no"), 401),
         (head(authorization="Bearer t", content_encoding="br"), 415),

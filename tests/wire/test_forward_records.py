@@ -4,6 +4,7 @@ import msgpack
 import pytest
 
 from forwarder.errors import MalformedEvent
+from forwarder.wire import forward_records
 from forwarder.wire.forward_entries import Other
 from forwarder.wire.forward_records import REASONS, keys, to_line
 
@@ -78,3 +79,58 @@ def test_the_names_in_a_record_are_told_without_its_values():
     """Enough to recognise the sender, nothing that could be a secret."""
     assert keys(*_entry({"token": "s3cr3t", 5: "five", "n" * 100: {"inner": 1}})) == ["token", "n" * 64]
     assert keys(*_entry(["token", "s3cr3t"])) == []
+
+
+# --- what a parsed event asks for, without building it -------------------------------------------------------------------
+
+EVENT = {
+    "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "auditID": "a", "stage": "ResponseComplete",
+    "requestURI": "/", "verb": "get", "user": {"username": "alice", "groups": ["dev"]}, "sourceIPs": ["::1"],
+    "objectRef": {"resource": "pods", "namespace": "shop", "name": "x", "subresource": "exec"},
+    "requestObject": {"deep": [{"a": 1}]},
+}  # fmt: skip
+
+
+def _asked(record, log_key="log"):
+    data = msgpack.packb(record)
+    decode = forward_records.decoder(log_key)
+    return decode and forward_records.asked(memoryview(data), Other(0, 0, len(data)), decode)
+
+
+def test_a_parsed_event_says_what_it_asks_for():
+    """Word for word; a non-resource URL has no resource."""
+    assert _asked(EVENT) == ("ResponseComplete", "get", "alice", "pods", "exec", "shop")
+    url = {key: value for key, value in EVENT.items() if key != "objectRef"}
+    assert _asked(url) == ("ResponseComplete", "get", "alice", None, "", "")
+    assert _asked(EVENT, log_key="line") is not None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"log": "{}"}, {"message": "{}"}, {"impersonatedUser": {"username": "bob"}}, {"impersonatedUser": None}, {"verb": ""},
+        {"auditID": ""}, {"verb": b"get"}, {"user": None}, {"user": "alice"}, {"user": {"username": 7}}, {"kind": "EventList"},
+        {"apiVersion": "forwarder.test/v1"}, {"stage": None}, {"objectRef": {"resource": None}}, {"objectRef": []}, {7: 7},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_not_certain_is_left_to_the_line(changes):
+    """Raw lines, people behind machines, odd types: what the full decode makes of them is not guessed."""
+    assert _asked({**EVENT, **changes}) is None
+
+
+def test_a_key_of_the_settings_that_holds_a_raw_line_is_seen():
+    """Whatever it is called; one of the event's own names leaves the shortcut out."""
+    assert _asked({**EVENT, "line": "{}"}, log_key="line") is None
+    assert forward_records.decoder("verb") is None
+
+
+def test_what_is_no_record_says_nothing():
+    """Bad entries, other types, a body deeper than the decoder goes."""
+    deep = []
+    for _ in range(400):
+        deep = [deep]
+    assert _asked({**EVENT, "responseObject": deep}) in (None, _asked(EVENT))
+    assert _asked("text") is None
+    decode = forward_records.decoder("log")
+    assert forward_records.asked(memoryview(b"\xc0"), Other(0, -1, 1), decode) is None

@@ -17,6 +17,7 @@ from tests.e2e.product.conftest import ROOT, Program, wait_until
 from tests.ports import free_port
 
 HEAP = "-Xmx384m"
+COORDINATOR = ("NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS")
 CLUSTER_ID = "4L6g3nShT-eMCtK--X86sw"
 
 
@@ -117,12 +118,20 @@ class Broker:
         assert producer.flush(60) == 0
 
     def committed(self, topic: str, group: str = "friction-forwarder", partitions: int = 1) -> int:
-        """How many messages the group has behind it."""
-        consumer = Consumer({"bootstrap.servers": self.address, "group.id": group, "log_level": 0})
-        try:
-            found = consumer.committed([TopicPartition(topic, number) for number in range(partitions)], timeout=10)
-        finally:
-            consumer.close()
+        """How many messages the group has behind it; asked again while the broker has yet to find its coordinator."""
+        wanted = [TopicPartition(topic, number) for number in range(partitions)]
+        end = time.monotonic() + 30
+        while True:
+            consumer = Consumer({"bootstrap.servers": self.address, "group.id": group, "log_level": 0})
+            try:
+                found = consumer.committed(wanted, timeout=10)
+                break
+            except KafkaException as error:
+                if error.args[0].name() not in COORDINATOR or time.monotonic() > end:
+                    raise
+                time.sleep(0.5)
+            finally:
+                consumer.close()
         return sum(max(0, one.offset) for one in found)
 
     def consume(self, topic: str, count: int, deadline_s: float = 30.0) -> list[Any]:

@@ -65,6 +65,13 @@ class Tailer:
         except OSError:
             return False
 
+    def late(self):
+        """How many connections it closed without an acknowledgement, because it was too late for one."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._telemetry}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+        found = re.search(r'connections_closed_total{cause="overloaded".*} (\S+)', text)
+        return int(float(found.group(1))) if found else 0
+
     def events(self):
         """(auditID, stage) of each whole line, in order; what a kill cut short is left out."""
         found = []
@@ -98,7 +105,9 @@ def lines():
 def test_each_event_is_one_line_of_standard_output_and_nothing_else_is(
     apiserver, kubeconfig, sidecar, tailer, authority, lines, wait_until
 ):
-    """With the names, the namespace and the certificates that a sidecar expects by default."""
+    """With the names, the namespace and the certificates that a sidecar expects by default. Once each, unless the machine is so
+    busy that an acknowledgement is late: that chunk is printed again.
+    """
     apiserver.put_secret(authority.secret())
     apiserver.put_service(tailer.port)
     tailer.start()
@@ -107,7 +116,8 @@ def test_each_event_is_one_line_of_standard_output_and_nothing_else_is(
     running.write(written)
     wait_until(lambda: len(tailer.events()) >= 1000, "every event")
     time.sleep(1)
-    assert sorted(tailer.events()) == sorted(map(identity, written))
+    assert set(tailer.events()) == set(map(identity, written))
+    assert len(tailer.events()) == 1000 or tailer.late(), "repeats without a reason"
     assert all(line.startswith(b'{"kind":"Event"') for line in tailer.out.read_bytes().splitlines())
     assert tailer.stop() == 0
     assert "receiving" in tailer.log.read_text()
@@ -174,7 +184,7 @@ def test_audit_forwarders_fluent_bit_is_taken(sidecar, tailer, authority, lines,
             wait_until(lambda: len(tailer.events()) >= 300, "every event")
         finally:
             agent.kill()
-    assert sorted(tailer.events()) == sorted(map(identity, written))
+    assert set(tailer.events()) == set(map(identity, written))
 
 
 def test_without_a_certificate_nothing_is_taken(apiserver, kubeconfig, sidecar, tailer, authority, lines, wait_until):
