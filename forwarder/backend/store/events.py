@@ -19,7 +19,7 @@ from forwarder.backend.store.views import DAY_US, HOUR_US
 from forwarder.backend.store.words import WordSearch
 from forwarder.events.friction import EventOutcome, Severity
 
-SCAN_EVENTS = 2000  # rows looked at for one page: about 5 ms
+SCAN_EVENTS = 600  # rows looked at for one page: some milliseconds, also where they are spread over a large file
 OPEN_SESSION_US = DAY_US  # a session whose end was never seen (the node died) is not open for ever
 MAX_OPEN_SESSIONS = 200
 MAX_STREAM_EVENTS = 500  # read at once by exports and live feeds; the rest stays in the database
@@ -228,7 +228,8 @@ class Events:
                 inside.append(_before(*position))
             bound = _nth(connection, inside, SCAN_EVENTS)
             if bound:
-                inside.append(sa.not_(_before(*bound)))
+                # Said twice: the first ends the walk along the index, the second is exact.
+                inside += [events.c.occurred_us >= bound[0], sa.not_(_before(*bound))]
             query = sa.select(events).where(*inside, *rest)
             query = query.order_by(events.c.occurred_us.desc(), events.c.seq.desc()).limit(limit + 1 - len(found))
             found += [stored(row) for row in connection.execute(query)]

@@ -14,9 +14,10 @@ from forwarder.backend.database import Database
 from forwarder.backend.schema import events
 
 MAX_WORDS = 16  # more is a document, not a search
-WINDOW_EVENTS = 500_000  # looked through at once: two frequent words that never meet must not hold a page up
+FIRST_WINDOW_EVENTS = 50_000  # looked through at once: two frequent words that never meet must not hold a page up
+LAST_WINDOW_EVENTS = 2_000_000  # each window is twice the one before, so that a rare word takes few of them
 CANDIDATES = 400  # rows fetched at once
-BUDGET_S = 0.006  # after that long a page ends where it is, and says how to go on
+BUDGET_S = 0.004  # after that long a page ends where it is, and says how to go on
 
 _PUNCTUATION = re.compile(
     r"[^\w]|_"
@@ -76,12 +77,12 @@ class WordSearch:
             return
         deadline = time.monotonic() + BUDGET_S
         before = min(before, last + 1)
-        wanted = min(first, CANDIDATES)
+        wanted, window = min(first, CANDIDATES), FIRST_WINDOW_EVENTS
         while before > 0:
-            floor = max(0, before - WINDOW_EVENTS) if self._sqlite else 0
+            floor = max(0, before - window) if self._sqlite else 0
             seqs: list[int] = list(connection.execute(self._query(words, floor, before, wanted)).scalars())
             before = seqs[-1] if len(seqs) == wanted else floor
-            wanted = CANDIDATES
+            wanted, window = CANDIDATES, min(2 * window, LAST_WINDOW_EVENTS)
             yield seqs, before
             if time.monotonic() > deadline:
                 return
