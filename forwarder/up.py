@@ -6,6 +6,7 @@ by itself, the other is stopped too, and the error of the one that failed is rai
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from forwarder.backend.settings import BackendSettings
 from forwarder.contracts import Stopping
@@ -15,6 +16,9 @@ from forwarder.settings import Address, parse_address
 from forwarder.tasks import cancel, spawn
 from forwarder.telemetry import Telemetry
 from forwarder.wire.http import TelemetryServer
+
+if TYPE_CHECKING:
+    from forwarder.backend.dashboard.rulebook import RuleBook
 
 
 class Receiver:
@@ -51,12 +55,16 @@ class Receiver:
 class Up:
     """Backend and receiver together. receiver: None until the backend is open."""
 
-    def __init__(self, backend: BackendSettings, configure: Callable[[Address], Loaded]) -> None:
-        """configure: the receiver's settings, given the address at which the backend is bound."""
-        from forwarder.backend.server import BackendServer  # noqa: PLC0415 - `receive` loads no web framework
+    def __init__(
+        self, backend: BackendSettings, configure: Callable[[Address], Loaded], rules: "RuleBook | None" = None
+    ) -> None:
+        """configure: the receiver's settings, given the address at which the backend is bound. rules: for their pages."""
+        # `receive` loads no web framework.
+        from forwarder.backend.dashboard.rulebook import no_rules  # noqa: PLC0415
+        from forwarder.backend.server import BackendServer  # noqa: PLC0415
 
         self._configure = configure
-        self.backend = BackendServer(backend)
+        self.backend = BackendServer(backend, rules=rules or no_rules)
         self.receiver: Receiver | None = None
 
     def reload(self) -> None:

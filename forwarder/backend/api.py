@@ -5,9 +5,9 @@
     GET  /friction/{entity_ref}           score and recent events of one service; /explain says where it comes from
     GET  /events?limit=                   latest events, in Healert's fields
     ...  /api/v1/…                        see docs/backend.md
-    GET  /                                the list of services as a page
+    GET  /                                the dashboard, see dashboard/routes.py
 
-Healert's reads ask for no key. Every route that touches the store runs in a worker thread.
+What needs which key stands in `access/gate.py`. Every route that touches the store runs in a worker thread.
 """
 
 import logging
@@ -17,22 +17,26 @@ from typing import Any
 
 import anyio.to_thread
 import msgspec
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import HTMLResponse
-from fastapi.staticfiles import StaticFiles
 from sqlalchemy.exc import DataError, SQLAlchemyError
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from forwarder import __version__
-from forwarder.backend import pages
+from forwarder.backend.access.described import describe_access
+from forwarder.backend.access.gate import Gate
+from forwarder.backend.access.visitors import Access
+from forwarder.backend.dashboard.desk import Desk
+from forwarder.backend.dashboard.routes import Files, dashboard
+from forwarder.backend.dashboard.rulebook import RuleBook, no_rules
 from forwarder.backend.database import cause
 from forwarder.backend.extras.answers import answer, describe, refusals
 from forwarder.backend.extras.events import healert_event
 from forwarder.backend.extras.live import LiveFeed
 from forwarder.backend.extras.routes import routers
 from forwarder.backend.extras.services import checked
-from forwarder.backend.guard import Bodies, Guard, require_key
+from forwarder.backend.guard import Bodies, Guard
 from forwarder.backend.intake import (
     MAX_BATCH_EVENTS,
     IncomingEvent,
@@ -47,22 +51,30 @@ from forwarder.backend.scoring import DAY_US
 from forwarder.backend.settings import BackendSettings
 from forwarder.backend.store import Store
 from forwarder.backend.store.events import RecentEvent
-from forwarder.backend.store.scores import ScoreFilter
 from forwarder.errors import Overloaded, ShuttingDown
 
 log = logging.getLogger(__name__)
 
 CAPABILITIES = ("batch", "ids", "updates", "reports")
 MAX_LISTED_EVENTS = 500  # Healert's bound for recentEvents and GET /events
-HOME_ENTITIES = 100
 INGEST_THREADS = 1  # decoding a hostile 8 MiB body takes 25 times its size; stores go one by one anyway
 STORE_RETRY_S = 5  # a locked or full database is rarely better within a second
 
 Clock = Callable[[], float]
 
 
-def create_app(store: Store, settings: BackendSettings, clock: Clock = time.time, exit_: Exit | None = None) -> FastAPI:
-    """The ASGI application over `store`. clock: Unix seconds. exit_: where first-seen events go on to. Opens nothing."""
+def create_app(
+    store: Store,
+    settings: BackendSettings,
+    clock: Clock = time.time,
+    exit_: Exit | None = None,
+    *,
+    rules: RuleBook = no_rules,
+) -> FastAPI:
+    """The ASGI application over `store`. Opens nothing by itself.
+
+    clock: Unix seconds. exit_: where first-seen events go on to. rules: for their pages.
+    """
     recorder = Onward(store, exit_, store.suppressed) if exit_ else store
     app = FastAPI(
         title="friction-forwarder backend",
@@ -71,21 +83,23 @@ def create_app(store: Store, settings: BackendSettings, clock: Clock = time.time
         redoc_url=None,
         redirect_slashes=False,
     )
+    access = Access(store.database, settings, clock)
+    app.add_middleware(Gate, access=access, settings=settings)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.allowed_origins,
-        allow_credentials="*" not in settings.allowed_origins,
+        allow_credentials=False,  # pages elsewhere show a key; our session's cookie is for our own pages
         allow_methods=["GET", "POST"],
         allow_headers=["Authorization", "Content-Type"],
     )
     app.add_middleware(Guard)
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
     app.add_exception_handler(SQLAlchemyError, _store_failed)
     app.add_exception_handler(DataError, _unstorable)
     for refusal in (Overloaded, ShuttingDown):
         app.add_exception_handler(refusal, _exit_failed)
     app.add_exception_handler(RequestValidationError, _bad_parameters)
-    app.mount("/static", StaticFiles(directory=pages.STATIC))
-    with_key = [Depends(require_key(settings.api_key))]
     bodies = Bodies()
     feed = LiveFeed(store)
     app.state.live = feed  # the server ends it when it stops
@@ -98,12 +112,11 @@ def create_app(store: Store, settings: BackendSettings, clock: Clock = time.time
 
     @app.get("/health", response_class=Response, tags=["Healert"])
     def health() -> Response:
-        auth = "enabled" if settings.api_key else "disabled (set HEALERT_API_KEY)"
+        auth = "enabled" if access.keys_in_force else "disabled (set HEALERT_API_KEY)"
         return answer({"status": "ok", "version": __version__, "auth": auth, "capabilities": CAPABILITIES})
 
     @app.post(
         "/events",
-        dependencies=with_key,
         response_class=Response,
         responses=refusals(401, 408, 413, 422, 503),
         openapi_extra=_EVENTS_BODY,
@@ -120,7 +133,7 @@ def create_app(store: Store, settings: BackendSettings, clock: Clock = time.time
         return answered
 
     for router in routers(store, now_us, bodies, feed):
-        app.include_router(router, dependencies=with_key if router.prefix else [])
+        app.include_router(router)
 
     @app.get("/friction/{entity_ref:path}", response_class=Response, responses=refusals(400, 404), tags=["Healert"])
     def friction(entity_ref: str) -> Response:
@@ -145,20 +158,10 @@ def create_app(store: Store, settings: BackendSettings, clock: Clock = time.time
         limit = min(max(1, limit), MAX_LISTED_EVENTS)
         return answer([healert_event(event) for event in store.latest(limit, include_tests=include_tests)])
 
-    @app.get("/", response_class=HTMLResponse)
-    def home(request: Request) -> HTMLResponse:
-        page = store.scores.page(ScoreFilter(), now_us(), limit=HOME_ENTITIES)
-        return HTMLResponse(
-            pages.home(
-                page.entities,
-                page.total,
-                request.headers.get("host", ""),
-                window_days=settings.score_retention_days,
-                needs_key=bool(settings.api_key),
-            )
-        )
-
+    app.mount("/static", Files())
+    app.include_router(dashboard(Desk(store, settings, access, rules, clock)))
     describe(app)
+    describe_access(app)
     return app
 
 

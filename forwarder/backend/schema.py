@@ -195,3 +195,26 @@ receivers = sa.Table(
     sa.Column("reported_us", sa.BigInteger, nullable=False),
     sa.Column("report", sa.JSON().with_variant(postgresql.JSONB, "postgresql"), nullable=False),
 )
+
+# Who may do what. Both keep hashes only: neither a key nor a cookie can be read back from a copy of the database.
+access_keys = sa.Table(
+    "access_keys",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False),
+    sa.Column("rights", sa.String(64), nullable=False),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+    sa.Column("expires_us", sa.BigInteger, nullable=True),
+    sa.Column("used_us", sa.BigInteger, nullable=True),
+    sa.UniqueConstraint("hash", name="access_keys_hash"),
+)
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("hash", sa.String(64), primary_key=True),
+    sa.Column("key_hash", sa.String(64), nullable=False),
+    sa.Column("expires_us", sa.BigInteger, nullable=False),
+    sa.Index("sessions_expires", "expires_us"),
+)

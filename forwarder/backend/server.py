@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 
+from forwarder.backend.access.keys import KeyStore
 from forwarder.backend.api import Clock, create_app
+from forwarder.backend.dashboard.rulebook import RuleBook, no_rules
 from forwarder.backend.database import cause
 from forwarder.backend.onward import Exit
-from forwarder.backend.settings import BackendSettings, listen_address
+from forwarder.backend.settings import BackendSettings, listen_address, refuse_strangers
 from forwarder.backend.store import Store
 from forwarder.contracts import Stopping
 from forwarder.errors import ConfigError
@@ -40,7 +42,16 @@ BACKLOG = 256
 class BackendServer:
     """One backend. address: where it is bound, None before. store: None unless it serves."""
 
-    def __init__(self, settings: BackendSettings, clock: Clock = time.time, exit_: Exit | None = None) -> None:
+    def __init__(
+        self,
+        settings: BackendSettings,
+        clock: Clock = time.time,
+        exit_: Exit | None = None,
+        *,
+        rules: RuleBook = no_rules,
+    ) -> None:
+        """exit_: where first-seen events go on to. rules: what the pages of rules show."""
+        self._rules = rules
         self._settings = settings
         self._exit = exit_
         self._clock = clock
@@ -51,7 +62,7 @@ class BackendServer:
         """Serve until `stopping` is set. Raises ConfigError when the address or the database cannot be used."""
         listener = _bind(listen_address(self._settings))
         try:
-            store = await asyncio.to_thread(Store.open, self._settings.database)
+            store = await asyncio.to_thread(self._open_store)
         except BaseException:
             listener.close()
             raise
@@ -65,7 +76,7 @@ class BackendServer:
         self.store = store
         host, port = listener.getsockname()[:2]
         self.address = Address(host=host, port=port)
-        app = create_app(store, self._settings, self._clock, self._exit)
+        app = create_app(store, self._settings, self._clock, self._exit, rules=self._rules)
         server = _Server(_config(app), started)
         gc.freeze()  # what is there now stays: to look through it for garbage again and again would hold answers up
         helpers = (
@@ -85,6 +96,19 @@ class BackendServer:
                 await asyncio.to_thread(self._exit.close)
             store.close()
             self.store = None
+
+    def _open_store(self) -> Store:
+        """Nobody is let in before it has been seen whether a key protects what is in it."""
+        store = Store.open(self._settings.database)
+        try:
+            keys = bool(self._settings.api_key) or any(
+                key.holds(self._now_us()) for key in KeyStore(store.database).all()
+            )
+            refuse_strangers(self._settings, listen_address(self._settings), keys=keys)
+        except BaseException:
+            store.close()
+            raise
+        return store
 
     async def _maintain(self, store: Store) -> None:
         """Scores stay in their window, marks lapse, old events go, a new half-life is worked in."""
@@ -137,7 +161,7 @@ def _config(app: object) -> uvicorn.Config:
         log_level=logging.WARNING,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # nobody in front is known, so nobody's X-Forwarded-For is believed
+        proxy_headers=False,  # X-Forwarded-For is believed from `trusted_proxies` alone, in `create_app`
         lifespan="off",
         ws="none",
         limit_concurrency=MAX_CONNECTIONS,

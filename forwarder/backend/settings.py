@@ -8,6 +8,7 @@ backend:
   half_life_days: 7
 """
 
+import ipaddress
 from typing import Annotated
 
 import msgspec
@@ -26,7 +27,14 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     database: path of a SQLite file, or a URL (`sqlite:///…`, `postgresql://…`); default ./healert.db.
     api_key: what writers send as `Authorization: Bearer <key>`; default empty: no key is asked for.
     allow_anonymous: listen beyond this machine without a key; default false, and such a backend does not start.
-    allowed_origins: origins whose pages may call the API (CORS); default http://localhost:3000; empty: none, `*`: any.
+    anonymous_reads: whether reading needs no key; default: on loopback yes, elsewhere no.
+    anonymous_cards: whether cards and badges (a service's score, nothing else) need no key; default false.
+    allowed_origins: origins whose pages may call the API (CORS) and show a card in a frame; default
+        http://localhost:3000; empty: none, `*`: any.
+    trusted_proxies: addresses or networks of proxies whose X-Forwarded-For and -Proto are believed; default none.
+    rules: rules files or folders that the pages of rules show; default the shipped ones. Relative to the working folder.
+    session_hours: how long a browser stays signed in; default 12.
+    rate_limit_per_minute: requests of one key, or of one address without a key; default 6000; 0: no limit.
     retention_days: age in days at which events are deleted, at start and every 24 h; default 30, least 1.
     threshold: decayed points that make a score of 100; default 50; smaller is stricter.
     half_life_days: days after which an event counts half; default 7, least 0.01.
@@ -37,7 +45,14 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     database: str = "./healert.db"
     api_key: str = ""
     allow_anonymous: bool = False
+    anonymous_reads: bool | None = None
+    anonymous_cards: bool = False
     allowed_origins: tuple[str, ...] = ("http://localhost:3000",)
+    trusted_proxies: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+    session_hours: Annotated[float, msgspec.Meta(gt=0, le=8760)] = 12.0
+    # 100 a second: a receiver that flushes 50,000 events sends 250; Healert's own limit is 60.
+    rate_limit_per_minute: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] = 6000
     retention_days: Days = 30
     threshold: Annotated[float, msgspec.Meta(gt=0, le=1e9)] = 50.0
     half_life_days: Annotated[float, msgspec.Meta(ge=0.01, le=MAX_DAYS)] = 7.0
@@ -59,14 +74,26 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 def listen_address(settings: BackendSettings) -> Address:
-    """The address to bind. Raises ConfigError when it is none, or would let strangers write."""
+    """The address to bind. Raises ConfigError when it is none, or a trusted proxy is none."""
     address = parse_address(settings.listen, where="backend.listen")
     if address.path:
         raise ConfigError("the backend listens on TCP only; write HOST:PORT", where="backend.listen")
-    if not address.local and not settings.api_key and not settings.allow_anonymous:
+    for proxy in settings.trusted_proxies:
+        try:
+            ipaddress.ip_network(proxy, strict=False)
+        except ValueError:
+            raise ConfigError(
+                f"{proxy!r} is no IP address or network, such as 10.0.0.7 or 10.0.0.0/8",
+                where="backend.trusted_proxies",
+            ) from None
+    return address
+
+
+def refuse_strangers(settings: BackendSettings, address: Address, *, keys: bool) -> None:
+    """Raises ConfigError where strangers could write. keys: whether any is in force."""
+    if not address.local and not keys and not settings.allow_anonymous:
         raise ConfigError(
             f"{address} can be reached from other machines, and no key protects it; set `api_key` (HEALERT_API_KEY),"
-            " listen on 127.0.0.1, or write `allow_anonymous: true`",
+            " make one with `forwarder keys create`, listen on 127.0.0.1, or write `allow_anonymous: true`",
             where="backend.listen",
         )
-    return address

@@ -11,6 +11,7 @@ import typer
 
 from forwarder import logs
 from forwarder.cli import (
+    access_keys,
     backend,
     background,
     certs,
@@ -62,6 +63,9 @@ app.add_typer(dead.app, name="dead", rich_help_panel=LOOK)
 app.command(rich_help_panel=LOOK)(version.version)
 app.command(rich_help_panel=SET_UP)(init.init)
 app.add_typer(keys.app, name="keys", rich_help_panel=SET_UP)
+keys.app.command()(access_keys.create)
+keys.app.command("list")(access_keys.list_keys)
+keys.app.command()(access_keys.revoke)
 app.command(rich_help_panel=SET_UP)(certs.certs)
 app.command(rich_help_panel=SET_UP)(demo.demo)
 app.command("demo-log", rich_help_panel=SET_UP)(demo_log.demo_log)

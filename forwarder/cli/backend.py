@@ -68,12 +68,13 @@ def backend(
     import asyncio
 
     from forwarder.backend.server import BackendServer
+    from forwarder.cli.rule_cards import rule_book
     from forwarder.cli.signals import run_service
 
-    settings, chosen = _settings(config, listen, database)
+    settings, chosen = chosen_settings(config, listen, database)
     logs.configure(chosen.level, chosen.format)
     exits = _exits(config)
-    server = BackendServer(settings, exit_=exits)
+    server = BackendServer(settings, exit_=exits, rules=rule_book(settings.rules))
 
     def started() -> None:
         key = "a key is needed to write" if settings.api_key else "no key is asked for; set HEALERT_API_KEY"
@@ -163,7 +164,7 @@ def migrate(database: Database = "", config: Config = None) -> None:
     """Bring a database to this version: tables, and the sums of events that are there. The backend does it at start too."""
     from forwarder.backend.store import Store
 
-    chosen, _ = _settings(config, "", database)
+    chosen, _ = chosen_settings(config, "", database)
     store = Store.open(chosen.database)
     try:
         number = store.count(include_tests=True)
@@ -196,7 +197,7 @@ def reset(
 
 def _existing(config: Path | None, database: str) -> "BackendSettings":
     """The settings, with a database that is there: a typing error must not make one."""
-    chosen, _ = _settings(config, "", database)
+    chosen, _ = chosen_settings(config, "", database)
     if "://" not in chosen.database and not Path(chosen.database).exists():
         stop(f"{chosen.database} is not there; say which with --database or --config")
     return chosen
@@ -210,7 +211,7 @@ def _exits(config: Path | None) -> "Exits | None":
     return Exits(loaded) if loaded else None
 
 
-def _settings(config: Path | None, listen: str, database: str) -> "tuple[BackendSettings, LogSettings]":
+def chosen_settings(config: Path | None, listen: str, database: str) -> "tuple[BackendSettings, LogSettings]":
     from forwarder.cli.configuration import backend_settings, read_backend_config
 
     if config is not None:

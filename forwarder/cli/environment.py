@@ -77,6 +77,8 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("FORWARDER_BACKEND_LISTEN", "HEALERT_HOST, HEALERT_PORT", _BACKEND, "backend's address; 127.0.0.1:8000"),
     Variable("FORWARDER_DATABASE", "HEALERT_DB", _BACKEND, "SQLite file, or a database URL"),
     Variable("FORWARDER_ALLOWED_ORIGINS", "HEALERT_ALLOWED_ORIGINS", _BACKEND, "pages that may call the API, with `,`"),
+    Variable("FORWARDER_ANONYMOUS_READS", "", _BACKEND, "true: reading needs no key; false: it does, on loopback too"),
+    Variable("FORWARDER_TRUSTED_PROXIES", "", _BACKEND, "proxies whose X-Forwarded headers are believed, with `,`"),
     Variable("FORWARDER_RETENTION_DAYS", "HEALERT_RETENTION_DAYS", _BACKEND, "days after which events are deleted; 30"),
     Variable("FORWARDER_SCORE_THRESHOLD", "SCORE_CRITICAL_THRESHOLD", _BACKEND, "points that make a score of 100; 50"),
     Variable("FORWARDER_SCORE_HALF_LIFE_DAYS", "SCORE_DECAY_HALF_LIFE", _BACKEND, "days after which a point halves; 7"),
@@ -149,6 +151,13 @@ class Environment:
             return kind(value) if value else None
         except ValueError:
             raise ConfigError(f"{value!r} is no number", where=f"environment variable {origin}") from None
+
+    def flag(self, name: str) -> bool | None:
+        """The same as true or false; None when it is not set."""
+        origin, value = self._found(name)
+        if value.lower() not in ("", "true", "false"):
+            raise ConfigError(f"{value!r} is neither true nor false", where=f"environment variable {origin}")
+        return None if not value else value.lower() == "true"
 
     def document(self, data: dict[str, Any]) -> Document:
         """`data` as if it had stood in a settings file."""
@@ -288,8 +297,14 @@ def backend_document(environ: Mapping[str, str], command: Command = "backend") -
         "score_retention_days": env.number("FORWARDER_SCORE_RETENTION_DAYS", int),
     }
     backend |= {key: value for key, value in numbers.items() if value is not None}
-    if origins := env.text("FORWARDER_ALLOWED_ORIGINS"):
-        backend["allowed_origins"] = [origin.strip() for origin in origins.split(",") if origin.strip()]
+    for key, name in (
+        ("allowed_origins", "FORWARDER_ALLOWED_ORIGINS"),
+        ("trusted_proxies", "FORWARDER_TRUSTED_PROXIES"),
+    ):
+        if listed := env.text(name):
+            backend[key] = [part.strip() for part in listed.split(",") if part.strip()]
+    if (reads := env.flag("FORWARDER_ANONYMOUS_READS")) is not None:
+        backend["anonymous_reads"] = reads
     data: dict[str, Any] = {"backend": backend}
     if log := log_settings(env):
         data["log"] = log

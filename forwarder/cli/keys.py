@@ -3,6 +3,8 @@
     HEALERT_API_KEY      what the receiver shows the backend
     FORWARD_SHARED_KEY   what Fluent Bit shows the receiver
 
+Keys with names, of which the backend keeps hashes (`keys create | list | rotate NAME | revoke`), are access_keys.py.
+
 A key is never printed and never an argument: both would end in a terminal's scrollback or in `ps`. Other settings of
 the file are kept, line by line.
 """
@@ -47,16 +49,28 @@ def new(file: File = Path(".env")) -> None:
 
 @app.command()
 def rotate(
+    name: Annotated[str, typer.Argument(help="A key of the backend, by its name; without it those of --file.")] = "",
     file: File = Path(".env"),
     only: Annotated[str, typer.Option(help=f"Replace one key: {' or '.join(KEY_NAMES)}.")] = "",
+    grace_hours: Annotated[
+        float, typer.Option(help="How long the named key's former self still works.", min=0, max=8760)
+    ] = 0.0,
+    target: Annotated[str, typer.Option("--out", help="With NAME: as for `keys create`.")] = "",
+    database: Annotated[str, typer.Option(help="With NAME: as for `keys create`.")] = "",
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="With NAME: as for `keys create`.")] = None,
 ) -> None:
-    """Replace the keys by new ones; every other setting of the file is kept."""
+    """Replace keys by new ones: those of a settings file, or a named one of the backend."""
+    if name:
+        from forwarder.cli.access_keys import rotate_named
+
+        rotate_named(name, grace_hours, target, database, config)
+        return
     if only and only not in KEY_NAMES:
         raise ConfigError(f"{only!r} is no key; valid: {', '.join(KEY_NAMES)}", where="--only")
     names = [only] if only else list(KEY_NAMES)
-    write_env_file(file, {name: make_key() for name in names})
-    for name in names:
-        out(f"{name}: replaced")
+    write_env_file(file, {each: make_key() for each in names})
+    for replaced in names:
+        out(f"{replaced}: replaced")
     _afterwards(file)
     say("restart what reads it: receiver, backend and Fluent Bit must agree on a key")
 

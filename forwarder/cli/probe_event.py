@@ -25,6 +25,7 @@ ARRIVE_DEADLINE_S = 15.0  # outbox to backend; a sink that waits out a failure t
 POLL_S = 0.2
 STORED_DEADLINE_S = 5.0  # a group commit takes milliseconds
 READ_BACK_EVENTS = 500  # the newest so many are searched
+FORBIDDEN = 403
 
 
 class TestEvent(msgspec.Struct, frozen=True):
@@ -239,6 +240,9 @@ def _arrived(settings: Any, event: TestEvent, began: float) -> Hop:
             if found:
                 text = f"{url} has it, {took_s:.1f} s after it was sent; it is marked as a test and not scored"
                 return Hop(title, good=True, text=text)
+            if isinstance(reply, Reply) and reply.status == FORBIDDEN:
+                advice = "make one that may: `forwarder keys create NAME --may write --may read`"
+                return Hop(title, good=False, text=f"the key for {url} may write, but not read it back", advice=advice)
             if took_s > ARRIVE_DEADLINE_S:
                 break
             time.sleep(POLL_S)

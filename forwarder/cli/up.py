@@ -135,10 +135,15 @@ def _run(plan: Plan) -> None:
     if audit_log == NO_LOG:
         audit_log = ""
 
+    from forwarder.cli.rule_cards import rule_book
     from forwarder.cli.signals import run_service
     from forwarder.up import Up
 
-    process = Up(_backend(plan, document), lambda address: _receiver(plan, env, settings, audit_log, address))
+    process = Up(
+        _backend(plan, document),
+        lambda address: _receiver(plan, env, settings, audit_log, address),
+        rule_book(plan.rules or settings["detection"]["rules"]),
+    )
 
     async def service(stopping: "asyncio.Event") -> None:
         await _serve(process, plan, audit_log, log_format, stopping)

@@ -22,6 +22,7 @@ POSTGRESQL = "FORWARDER_TEST_POSTGRESQL"  # URL of a server that tests may use, 
 NOW_S = 1_780_000_000.0
 NOW_US = 1_780_000_000_000_000
 
+BASE_URL = "http://127.0.0.1:8000"  # without a key the backend answers to names of this machine only
 ENTITY = "component:shop/payments-api"
 
 
@@ -78,7 +79,7 @@ def connect(store: Store) -> Iterator[Callable[..., TestClient]]:
 
     def make(**settings: Any) -> TestClient:
         app = create_app(store, BackendSettings(**settings), lambda: NOW_S)
-        client = TestClient(app)
+        client = TestClient(app, base_url=BASE_URL)
         client.__enter__()
         clients.append(client)
         return client

@@ -246,7 +246,9 @@ def test_wrong_key(connect: Connect, payload: Payload, authorization: bytes | No
     headers = {b"Content-Type": b"application/json"}
     if authorization is not None:
         headers[b"Authorization"] = authorization
-    answer = connect(api_key=KEY).request(method, path, content=json.dumps(payload()), headers=headers)
+    answer = connect(api_key=KEY, anonymous_reads=False).request(
+        method, path, content=json.dumps(payload()), headers=headers
+    )
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
 

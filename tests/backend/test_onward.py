@@ -12,7 +12,7 @@ from forwarder.backend.settings import BackendSettings
 from forwarder.backend.store import Store
 from forwarder.errors import ForwarderError, Overloaded, ShuttingDown
 from forwarder.events.friction import FrictionEvent
-from tests.backend.conftest import ENTITY, NOW_S, NOW_US, TestClient
+from tests.backend.conftest import BASE_URL, ENTITY, NOW_S, NOW_US, TestClient
 
 ID = "11111111-1111-5111-8111-111111111111"
 
@@ -99,7 +99,7 @@ def test_what_cannot_go_on_is_not_stored(
 ) -> None:
     """The sender is told to come back, and it goes on and is stored then."""
     exit_.failure = failure
-    with TestClient(create_app(store, BackendSettings(), lambda: NOW_S, exit_)) as client:
+    with TestClient(create_app(store, BackendSettings(), lambda: NOW_S, exit_), base_url=BASE_URL) as client:
         answer = client.post("/events", json=payload(id=ID))
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) > 0

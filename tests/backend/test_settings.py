@@ -1,9 +1,11 @@
 """Which addresses may be bound without a key, and what a settings file may say."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
-from forwarder.backend.settings import BackendSettings, listen_address
+from forwarder.backend.settings import BackendSettings, listen_address, refuse_strangers
 from forwarder.errors import ConfigError
 from forwarder.settings import convert, parse_document
 
@@ -14,14 +16,27 @@ def test_local(listen: str) -> None:
     assert str(listen_address(BackendSettings(listen=listen))) == listen
 
 
+def check(keys: bool = False, **settings: Any) -> None:
+    made = BackendSettings(**settings)
+    refuse_strangers(made, listen_address(made), keys=keys)
+
+
 @pytest.mark.parametrize("listen", ["0.0.0.0:8000", ":8000", "[::]:8000", "192.0.2.7:8000", "backend:8000"])
 def test_strangers(listen: str) -> None:
     """Anywhere else the backend needs a key, or the operator's word that it does not."""
     with pytest.raises(ConfigError, match="no key protects it") as caught:
-        listen_address(BackendSettings(listen=listen))
+        check(listen=listen)
     assert "HEALERT_API_KEY" in str(caught.value)
-    assert listen_address(BackendSettings(listen=listen, api_key="k"))
-    assert listen_address(BackendSettings(listen=listen, allow_anonymous=True))
+    check(listen=listen, keys=True)
+    check(listen=listen, allow_anonymous=True)
+    check(listen="127.0.0.1:8000")
+
+
+def test_trusted_proxies() -> None:
+    """Addresses and networks; a name could be anybody's and is refused."""
+    listen_address(BackendSettings(trusted_proxies=("10.0.0.7", "10.1.0.0/16", "fd00::/8")))
+    with pytest.raises(ConfigError, match=r"'nginx' is no IP address.*"):
+        listen_address(BackendSettings(trusted_proxies=("nginx",)))
 
 
 @pytest.mark.parametrize("listen", ["8000", "unix:/run/backend.sock", "127.0.0.1:99999"])

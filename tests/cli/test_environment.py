@@ -114,6 +114,15 @@ def test_host_and_port_are_one_address(environ: dict[str, str], listen: str) -> 
     assert backend(**environ)["listen"] == listen
 
 
+def test_who_may_read() -> None:
+    """A container without a settings file can be opened for reading, and stand behind a proxy."""
+    made = backend(FORWARDER_ANONYMOUS_READS="True", FORWARDER_TRUSTED_PROXIES="10.0.0.7, fd00::/8")
+    assert made == {"anonymous_reads": True, "trusted_proxies": ["10.0.0.7", "fd00::/8"]}
+    assert backend(FORWARDER_ANONYMOUS_READS="false") == {"anonymous_reads": False}
+    with pytest.raises(ConfigError, match=r"FORWARDER_ANONYMOUS_READS.*neither true nor false"):
+        backend(FORWARDER_ANONYMOUS_READS="maybe")
+
+
 def test_a_database_url_is_no_path() -> None:
     """A URL passes; a relative SQLite file does not."""
     assert backend(HEALERT_DB="postgresql://host/name")["database"] == "postgresql://host/name"

@@ -13,7 +13,7 @@ from forwarder.backend.api import create_app
 from forwarder.backend.schema import metadata
 from forwarder.backend.settings import BackendSettings
 from forwarder.backend.store import Store
-from tests.backend.conftest import POSTGRESQL, TestClient, new_database
+from tests.backend.conftest import BASE_URL, POSTGRESQL, TestClient, new_database
 from tests.backend.store.test_rolling import check_buckets
 
 pytestmark = pytest.mark.e2e
@@ -58,7 +58,7 @@ def test_writers_in_other_processes(postgresql: str) -> None:
 def test_a_character_that_it_cannot_take(postgresql: str, name: str) -> None:
     """NUL in a parameter is the client's fault, not the database's."""
     store = Store.open(new_database(postgresql))
-    with TestClient(create_app(store, BackendSettings())) as client:
+    with TestClient(create_app(store, BackendSettings()), base_url=BASE_URL) as client:
         assert client.get(f"/api/v1/events?{name}=a%00b").status_code in (200, 422)
     store.close()
 

@@ -94,7 +94,8 @@ class Installed:
             return 0, b""
 
     def events(self):
-        status, body = self.get(self.backend, "/events?limit=500")
+        key = (self.folder / "etc/forwarder/keys/api-key").read_text().strip()
+        status, body = self.get(self.backend, "/events?limit=500", key)
         return json.loads(body) if status == 200 else []
 
     def stop(self):
