@@ -144,9 +144,12 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Backend]]:
         one.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One browser process; its sandbox is off where we are root, who cannot have one."""
+    """One browser process; its sandbox is off where we are root, who cannot have one.
+
+    It ends with its file: Playwright keeps an event loop running in the main thread, and no other test could have one.
+    """
     root = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET + root)
