@@ -78,7 +78,7 @@ def backend(
     server = BackendServer(settings, exit_=exits, rules=rule_book(settings.rules))
 
     def started() -> None:
-        key = "a key is needed to write" if settings.api_key else "no key is asked for; set HEALERT_API_KEY"
+        key = "a key is needed to write" if server.keys else "no key is asked for; set HEALERT_API_KEY"
         log.info("backend on http://%s, %s", server.address, key)
         if exits:
             metrics = f", metrics on http://{exits.telemetry_address}" if exits.telemetry_address else ""
