@@ -78,7 +78,7 @@ def router(store: Store, now_us: Callable[[], int], bodies: Bodies) -> APIRouter
             raise HTTPException(404, "there is no such mark")
         ended = await anyio.to_thread.run_sync(lambda: store.triage.undo(mark_id, author=author, now_us=now_us()))
         if ended is None:
-            raise HTTPException(409, f"it has {found.ended_how or 'ended'} already")
+            raise HTTPException(409, f"it is not in force any more: {found.ended_how or 'ended'} already")
         return answer(told(ended))
 
     return routes
