@@ -21,6 +21,7 @@ from forwarder.backend.access.keys import KeyStore
 from forwarder.backend.api import Clock, create_app
 from forwarder.backend.dashboard.rulebook import RuleBook, no_rules
 from forwarder.backend.database import cause
+from forwarder.backend.heads import HeadProtocol
 from forwarder.backend.onward import Exit
 from forwarder.backend.settings import BackendSettings, listen_address, refuse_strangers
 from forwarder.backend.store import Store
@@ -161,6 +162,7 @@ async def _stop(server: uvicorn.Server, stopping: Stopping, end_streams: Callabl
 def _config(app: object) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
+        http=HeadProtocol,
         log_config=None,
         log_level=logging.WARNING,
         access_log=False,
