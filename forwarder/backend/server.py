@@ -21,6 +21,7 @@ from forwarder.backend.access.keys import KeyStore
 from forwarder.backend.api import Clock, create_app
 from forwarder.backend.dashboard.rulebook import RuleBook, no_rules
 from forwarder.backend.database import cause
+from forwarder.backend.heads import HeadProtocol
 from forwarder.backend.onward import Exit
 from forwarder.backend.settings import BackendSettings, listen_address, refuse_strangers
 from forwarder.backend.store import Store
@@ -40,7 +41,10 @@ BACKLOG = 256
 
 
 class BackendServer:
-    """One backend. address: where it is bound, None before. store: None unless it serves."""
+    """One backend. address: where it is bound, None before. store: None unless it serves.
+
+    keys: whether any key was in force when it started.
+    """
 
     def __init__(
         self,
@@ -57,6 +61,7 @@ class BackendServer:
         self._clock = clock
         self.address: Address | None = None
         self.store: Store | None = None
+        self.keys = False
 
     async def serve(self, stopping: Stopping, started: Callable[[], None]) -> None:
         """Serve until `stopping` is set. Raises ConfigError when the address or the database cannot be used."""
@@ -101,10 +106,10 @@ class BackendServer:
         """Nobody is let in before it has been seen whether a key protects what is in it."""
         store = Store.open(self._settings.database)
         try:
-            keys = bool(self._settings.api_key) or any(
+            self.keys = bool(self._settings.api_key) or any(
                 key.holds(self._now_us()) for key in KeyStore(store.database).all()
             )
-            refuse_strangers(self._settings, listen_address(self._settings), keys=keys)
+            refuse_strangers(self._settings, listen_address(self._settings), keys=self.keys)
         except BaseException:
             store.close()
             raise
@@ -157,6 +162,7 @@ async def _stop(server: uvicorn.Server, stopping: Stopping, end_streams: Callabl
 def _config(app: object) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
+        http=HeadProtocol,
         log_config=None,
         log_level=logging.WARNING,
         access_log=False,

@@ -14,6 +14,7 @@ import msgspec
 import typer
 
 from forwarder import logs
+from forwarder.backend.scoring import MAX_DAYS
 from forwarder.cli import console
 from forwarder.cli.console import out, plural, say, stop
 from forwarder.cli.environment import backend_document
@@ -77,7 +78,7 @@ def backend(
     server = BackendServer(settings, exit_=exits, rules=rule_book(settings.rules))
 
     def started() -> None:
-        key = "a key is needed to write" if settings.api_key else "no key is asked for; set HEALERT_API_KEY"
+        key = "a key is needed to write" if server.keys else "no key is asked for; set HEALERT_API_KEY"
         log.info("backend on http://%s, %s", server.address, key)
         if exits:
             metrics = f", metrics on http://{exits.telemetry_address}" if exits.telemetry_address else ""
@@ -92,9 +93,13 @@ def backend(
 
 @app.command()
 def settings(
-    threshold: Annotated[float | None, typer.Option(help="Points that make a score of 100.", min=0.001)] = None,
-    half_life: Annotated[float | None, typer.Option(help="Days after which a point counts half.", min=0.01)] = None,
-    retention: Annotated[int | None, typer.Option(help="Days that the score looks back.", min=1)] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Points that make a score of 100.", min=0.001, max=1e9)
+    ] = None,
+    half_life: Annotated[
+        float | None, typer.Option(help="Days after which a point counts half.", min=0.01, max=MAX_DAYS)
+    ] = None,
+    retention: Annotated[int | None, typer.Option(help="Days that the score looks back.", min=1, max=MAX_DAYS)] = None,
     preset: Annotated[Preset | None, typer.Option(help="strict 20/3, default 50/7 or lenient 100/14.")] = None,
     reset: Annotated[
         bool, typer.Option("--reset", help="Back to what the backend starts with; in a file to 50, 7, 30.")
@@ -112,7 +117,7 @@ def settings(
     if preset:
         changes["threshold"], changes["half_life"] = PRESETS[preset]
     given = {"threshold": threshold, "half_life": half_life, "retention": retention}
-    changes |= {name: f"{value:g}" for name, value in given.items() if value is not None}
+    changes |= {name: _digits(value) for name, value in given.items() if value is not None}
     if database or config:
         _settings_in_database(_existing(config, database), changes, reset=reset)
     else:
@@ -142,17 +147,15 @@ def _settings_in_database(chosen: "BackendSettings", changes: dict[str, str], *,
         if reset:
             store.settings.reset(now_us=now_us, apply=False)
         if changes:
-            wanted = {STORED_NAMES[name]: float(value) for name, value in changes.items()}
+            wanted = {STORED_NAMES[name]: msgspec.json.decode(value) for name, value in changes.items()}
             store.settings.change(wanted, author=getpass.getuser(), now_us=now_us, apply=False)
         stored = {setting.name: setting for setting in store.settings.all()}
-    except msgspec.ValidationError as error:
-        stop(f"not a setting: {error}", console.USAGE)
     finally:
         store.close()
     for name, stored_name in STORED_NAMES.items():
         setting = stored[stored_name]
         if setting.source == "call":
-            out(f"{name:<10} {setting.value:>6g}  (set by {setting.author or 'a call'})")
+            out(f"{name:<10} {_digits(setting.value):>6}  (set by {setting.author or 'a call'})")
         else:
             out(f"{name:<10} {'':>6}  (as the backend was started; default {DEFAULT_SCORE[name]})")
     if changes or reset:
@@ -223,6 +226,11 @@ def chosen_settings(config: Path | None, listen: str, database: str) -> "tuple[B
         chosen, log_settings = backend_settings(document)
     changes = {name: value for name, value in (("listen", listen), ("database", database)) if value}
     return msgspec.structs.replace(chosen, **changes), log_settings
+
+
+def _digits(value: float) -> str:
+    """A number as people write it: all of its digits, and no `.0`."""
+    return f"{value:.15g}"
 
 
 def _without_password(database: str) -> str:

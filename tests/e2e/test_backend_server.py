@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import requests
 
+from forwarder.backend.access.keys import KeyStore
 from forwarder.backend.server import BackendServer
 from forwarder.backend.settings import BackendSettings
+from forwarder.backend.store import Store
 from forwarder.errors import ConfigError
 from forwarder.tasks import cancel, spawn
 
@@ -186,6 +188,21 @@ async def test_open_to_strangers(tmp_path: Path) -> None:
     """Without a key it does not listen beyond this machine."""
     with pytest.raises(ConfigError, match="no key protects it"):
         await _start(BackendSettings(listen="0.0.0.0:0", database=str(tmp_path / "backend.db")))
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["a named key", "no key"])
+async def test_says_whether_keys_are_asked_for(tmp_path: Path, *, named: bool) -> None:
+    """A key that `keys create` made counts as the one in the settings does."""
+    database = tmp_path / "backend.db"
+    store = Store.open(str(database))
+    if named:
+        KeyStore(store.database).create("prod", ["write"], 1)
+    store.close()
+    server = BackendServer(BackendSettings(listen="127.0.0.1:0", database=str(database)))
+    stopping = asyncio.Event()
+    async with asyncio.timeout(DEADLINE_S):
+        await server.serve(stopping, stopping.set)
+    assert server.keys is named
 
 
 async def test_bad_database(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def router(store: Store, now_us: Callable[[], int], bodies: Bodies) -> APIRouter
             raise HTTPException(404, "there is no such mark")
         ended = await anyio.to_thread.run_sync(lambda: store.triage.undo(mark_id, author=author, now_us=now_us()))
         if ended is None:
-            raise HTTPException(409, f"it has {found.ended_how or 'ended'} already")
+            raise HTTPException(409, f"it is not in force any more: {found.ended_how or 'ended'} already")
         return answer(told(ended))
 
     return routes
@@ -90,6 +90,8 @@ def _mark(store: Store, wanted: NewMark, now_us: int) -> list[Mark]:
     if wanted.event_ids:
         if wanted.actor or wanted.rule or wanted.entity_ref:
             refuse("event_ids", "name events or a pattern, not both", place="body")
+        if until_us is not None and until_us <= now_us:
+            refuse("until", "is over already; a mark on events would lapse at once", place="body")
         return store.triage.expect_events(
             wanted.event_ids, author=author, reason=reason, now_us=now_us, until_us=until_us
         )

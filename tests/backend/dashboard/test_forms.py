@@ -1,11 +1,14 @@
 """Forms within bounds, and a way back that never leaves this site."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 from fastapi import HTTPException
 from starlette.requests import Request
+from starlette.types import Message
 
+from forwarder.backend.dashboard import forms
 from forwarder.backend.dashboard.forms import FORM, own_path, read_form
 
 
@@ -57,3 +60,16 @@ def test_own_path(path: str) -> None:
 def test_other_sites(path: str) -> None:
     """Whatever a browser could take for another site leads to the first page."""
     assert own_path(path) == "/"
+
+
+async def test_a_form_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who holds a form back is told so, instead of holding a connection for ever."""
+    monkeypatch.setattr(forms, "FORM_TIMEOUT_S", 0.0)
+
+    async def nothing() -> Message:
+        return await asyncio.Future()
+
+    headers = [(b"content-type", FORM.encode())]
+    with pytest.raises(HTTPException) as refused:
+        await read_form(Request({"type": "http", "method": "POST", "headers": headers}, nothing))
+    assert refused.value.status_code == 408

@@ -23,7 +23,8 @@ def test_a_pattern(client: TestClient, payload: Payload) -> None:
     assert [event["mark"] for event in client.get("/api/v1/events?expected=only").json()] == [mark["id"]]
     ended = client.post(f"/api/v1/marks/{mark['id']}/undo", json={"author": "boss"}).json()
     assert (ended["ended_by"], score(client)) == ("boss", 40)
-    assert client.post(f"/api/v1/marks/{mark['id']}/undo", json={"author": "boss"}).status_code == 409
+    again = client.post(f"/api/v1/marks/{mark['id']}/undo", json={"author": "boss"})
+    assert (again.status_code, again.json()["detail"]) == (409, "it is not in force any more: undone already")
     assert client.post("/api/v1/marks/99/undo", json={"author": "boss"}).status_code == 404
     assert client.get("/api/v1/marks").json() == []
     assert client.get("/api/v1/marks?which=ended").json() == [ended]
@@ -54,3 +55,12 @@ def test_refused(client: TestClient, change: dict[str, Any], field: str | None) 
     answer = client.post("/api/v1/marks", json={**PATTERN, **change})
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"] == (["body", field] if field else ["body"])
+
+
+def test_events_until_a_date_that_is_over(client: TestClient, payload: Payload) -> None:
+    """The mark would be there and gone: the date is refused by name."""
+    client.post("/events", json=payload(id="a"))
+    wish = {"author": "me", "reason": "r", "event_ids": ["a"], "until": "2020-01-01"}
+    answer = client.post("/api/v1/marks", json=wish)
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "until"])
+    assert client.get("/api/v1/marks").json() == []

@@ -115,7 +115,7 @@ def history() -> list[dict[str, Any]]:
         "name",
         "node",
     )
-    found.append(event(id="hostile", **dict.fromkeys(names, HOSTILE), tags=[HOSTILE]))
+    found.append(event(id="hostile", **dict.fromkeys(names, HOSTILE), tags=[HOSTILE, f"team:{'x' * 60}"]))
     return found
 
 
