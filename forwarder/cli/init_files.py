@@ -9,6 +9,7 @@ import msgspec
 
 from forwarder.cli.environment import VARIABLES
 from forwarder.cli.init_webhook import CERTS, TOKEN, Webhook
+from forwarder.sources.webhook import PATHS
 
 
 class Answers(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,11 +73,11 @@ def _webhook(webhook: Webhook | None) -> str:
     if webhook is None:
         return ""
     tls = f"\n    tls: {{cert_file: {CERTS}/server.crt, key_file: {CERTS}/server.key}}" if webhook.tls else ""
+    paths = "" if webhook.path in PATHS else f'    paths: ["{webhook.path}"]\n'
     return f"""
   webhook:                                # kube-apiserver posts here, see audit-webhook.kubeconfig
     listen: "{webhook.listen}"
-    paths: ["{webhook.path}"]
-    token: ${{{TOKEN}}}                 # the same as in the kubeconfig{tls}
+{paths}    token: ${{{TOKEN}}}                 # the same as in the kubeconfig{tls}
 """
 
 
