@@ -9,7 +9,6 @@ import msgspec
 
 from forwarder.cli.environment import VARIABLES
 from forwarder.cli.init_webhook import CERTS, TOKEN, Webhook
-from forwarder.sources.webhook import PATHS
 
 
 class Answers(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +71,8 @@ log:
 def _webhook(webhook: Webhook | None) -> str:
     if webhook is None:
         return ""
+    from forwarder.sources.webhook import PATHS  # here: every command loads this module
+
     tls = f"\n    tls: {{cert_file: {CERTS}/server.crt, key_file: {CERTS}/server.key}}" if webhook.tls else ""
     paths = "" if webhook.path in PATHS else f'    paths: ["{webhook.path}"]\n'
     return f"""
