@@ -2,15 +2,13 @@
 
 The acknowledgement is the last step. A source hands a batch to `submit` and acknowledges when it returns. `submit`
 returns when every friction event and every dead letter of the batch is committed in the outbox (fsynced); a batch that
-gave neither needs no commit. A sink of the audit stream with `when_down: block` must have taken the batch too. If
-anything on the way fails, `submit` raises, the source does not acknowledge, and the sender sends again; what was kept
-by an earlier try is a duplicate by its id.
+gave neither needs no commit. A sink of the audit stream with `when_down: block` must have taken the batch too. If anything
+fails, `submit` raises, nothing is acknowledged, and the sender sends again; what an earlier try kept is a duplicate by its id.
 
 The ledger of lines is counted here, once per accepted batch: received = unmatched + matched + rejected.
 
-Shutdown: sources stop accepting, finish what they had received and acknowledge it; then sinks finish what is in flight;
-then the outbox closes, and last the live feed. Each step has a deadline. What was not delivered is in the outbox for
-the next start.
+Shutdown: sources stop accepting, finish and acknowledge what they had received; then sinks finish what is in flight;
+then the outbox closes, and last the live feed, each with a deadline. What waits is in the outbox for the next start.
 """
 
 import asyncio
@@ -57,6 +55,7 @@ log = logging.getLogger(__name__)
 
 SOURCES_STOP_S = 10.0  # below the 30 s that Kubernetes gives, and above a Fluent Bit flush
 SINKS_STOP_S = 12.0  # a delivery in flight has a deadline of 10 s of its own
+GAVE_UP_S = 1.0  # who is cancelled after so long gave up waiting for us; sooner, its peer went away
 REFUSED_LATELY_S = 5.0  # not ready for so long after a refusal: senders that can choose go elsewhere, then try again
 GAUGES_EVERY_S = 2.0
 BLOCKING_BATCHES = 2  # under way at once where a stream joins the acknowledgement: one is delivered, one decoded
@@ -117,9 +116,9 @@ class Pipeline:
 
     @property
     def ready(self) -> bool:
-        """Whether every source accepts, and nothing was refused a moment ago (a full disk, a backlog at its cap)."""
-        refused_lately = time.monotonic() - self._refused_at < REFUSED_LATELY_S
-        return not self._closing and not refused_lately and len(self._started) == len(self.sources)
+        """Whether every source accepts, and nothing was refused a moment ago (a full disk, a blocking sink that is down)."""
+        calm = time.monotonic() - self._refused_at >= REFUSED_LATELY_S
+        return calm and not self._closing and len(self._started) == len(self.sources)
 
     async def run(self, stopping: Stopping, started: Callable[[], None]) -> None:
         """Until `stopping` is set, or every source has read its input to the end. Raises ConfigError before it accepted
@@ -221,13 +220,15 @@ class Pipeline:
         """`submit` as the source of that name gets it."""
 
         async def submit(batch: Batch) -> None:
+            began = time.monotonic()
             try:
                 async with self._turns.one() if self._turns else contextlib.nullcontext():
                     await self._submit(source, batch)
-            except ForwarderError as error:
-                reason = "shutting_down" if isinstance(error, ShuttingDown) else "overloaded"
-                self._refused_at = time.monotonic()
-                self.telemetry["forwarder_batches_refused"].labels(source, reason).inc()
+            except (ForwarderError, asyncio.CancelledError) as error:
+                now, reason = time.monotonic(), "shutting_down" if isinstance(error, ShuttingDown) else "overloaded"
+                if isinstance(error, ForwarderError) or now - began >= GAVE_UP_S:
+                    self._refused_at = now
+                    self.telemetry["forwarder_batches_refused"].labels(source, reason).inc()
                 raise
 
         return submit
@@ -297,9 +298,8 @@ class Pipeline:
         """To every audit stream; returns when those that block have taken it. Whoever gives up waiting withdraws it."""
         waiting: list[asyncio.Future[None]] = []
         try:
-            waiting.extend(
-                asyncio.wrap_future(taken) for stream in self.streams.values() if (taken := stream.put(audit))
-            )
+            for stream in self.streams.values():
+                waiting += [asyncio.wrap_future(taken)] if (taken := stream.put(audit)) else []
             for one in waiting:
                 await one
         except asyncio.CancelledError as error:

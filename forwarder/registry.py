@@ -195,6 +195,7 @@ def load_config(document: Document, environ: Mapping[str, str]) -> Loaded:
         raise ConfigError(
             f"no sink: say under `sinks:` where friction events go ({', '.join(SINKS)})", where=document.file
         )
+    _refuse_unused(document, config.sinks, sinks)
     selections = {
         name: load_selection(document, ("sinks", name, "select"))
         for name, (_, settings) in sinks.items()
@@ -225,6 +226,7 @@ def load_exits(document: Document) -> Loaded | None:
                 f"`sinks.{name}.stream`: audit events pass through receivers only; here it can be friction",
                 where=document.where(("sinks", name, "stream")),
             )
+    _refuse_unused(document, config.sinks, sinks)
     whole = Config(sinks=config.sinks, outbox=config.outbox, telemetry=config.telemetry)
     loaded = Loaded(config=whole, base=Path(document.file).parent, sources={}, sinks=sinks)
     _ = loaded.outbox_max_bytes
@@ -248,6 +250,20 @@ def build_source(name: str, loaded: Loaded, screen: Screen, telemetry: Telemetry
 def takes_audit_events(settings: Any) -> bool:
     """Whether a sink with these settings is given the audit stream instead of friction events."""
     return isinstance(settings, StreamSettings | AlertSettings) and settings.stream == "audit"
+
+
+def _refuse_unused(document: Document, written: Mapping[str, Any], sinks: Mapping[str, tuple[Entry, Any]]) -> None:
+    """A sink of friction events has no use for what chooses audit events: who wrote it expects something else."""
+    for name, (_, settings) in sinks.items():
+        if takes_audit_events(settings):
+            continue
+        for key in StreamSettings.__struct_fields__:
+            if key != "stream" and key in (written[name] or ()):
+                raise ConfigError(
+                    f"`sinks.{name}.{key}` is about audit events, and this sink is sent friction events; add"
+                    " `stream: audit`, or leave it out",
+                    where=document.where(("sinks", name, key)),
+                )
 
 
 def takes_audit_stream(settings: Any) -> bool:

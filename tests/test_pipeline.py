@@ -295,13 +295,22 @@ async def test_a_batch_is_acknowledged_when_its_audit_stream_has_it(make: Callab
     assert lines(pipeline) == {"received": 10, "unmatched": 1, "matched": 8, "rejected": 1}
 
 
-async def test_a_source_that_gives_up_waiting_withdraws_its_events(make: Callable[..., Pipeline]) -> None:
-    """It sends them again; what the stream had not sent by then is not sent twice."""
+async def test_a_source_that_gives_up_waiting_withdraws_its_events(
+    make: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sends them again; what the stream had not sent by then is not sent twice. Who waited in vain was refused."""
     pipeline, stream = streamed(make)
+    pipeline._started.update(pipeline.sources)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(pipeline.submit_for("file")(batch(QUIET)), 0.05)
     assert stream.taken[0].cancelled()
     assert lines(pipeline)["received"] == 0
+    assert pipeline.ready  # so soon it may be the peer that went away
+    monkeypatch.setattr("forwarder.pipeline.GAVE_UP_S", 0.01)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(pipeline.submit_for("file")(batch(QUIET)), 0.05)
+    assert not pipeline.ready
+    assert pipeline.telemetry.value("forwarder_batches_refused", source="file", reason="overloaded") == 1
 
 
 async def test_beside_a_blocking_stream_most_batches_wait_untouched(make: Callable[..., Pipeline]) -> None:

@@ -82,6 +82,14 @@ def test_two_of_a_kind_carry_names_of_their_own() -> None:
         ),
         ({"sinks": {"backend": ["http://b"]}}, "expected its settings as a mapping"),
         ({"sinks": {"a b": {"type": "backend"}}}, "a name has up to 40 letters"),
+        (
+            {"sinks": {"stdout": {"select": [{"resource": "pods"}]}}},
+            "`sinks.stdout.select` is about audit events, and this sink is sent friction events; add `stream: audit`",
+        ),
+        (
+            {"sinks": {"slack": {"webhook_url": "https://h", "stages": ["Panic"]}}},
+            "`sinks.slack.stages` is about audit events",
+        ),
         ({"outbox": {"max_bytes": "much"}}, "is no size"),
         ({"outbox": {"path": "${NOWHERE}"}}, "the environment variable NOWHERE is not set"),
         ({"log": {"level": "loud"}}, "`log.level`"),

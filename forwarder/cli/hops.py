@@ -79,7 +79,7 @@ def _audit_log(name: str, path: str) -> Hop:
     title = "audit log" if name == "file" else name
     if not files:
         folder = Path(path).parent
-        if not os.access(folder, os.X_OK):
+        if folder.is_dir() and not os.access(folder, os.X_OK):
             return Hop(title, good=False, text=f"{folder} cannot be entered", advice="run as root, or give it a group")
         advice = "it is tailed once it is there; is --audit-log-path of kube-apiserver the same, and this its node?"
         return Hop(title, good=False, text=f"{path} does not exist", advice=advice)

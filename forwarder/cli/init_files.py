@@ -71,12 +71,14 @@ log:
 def _webhook(webhook: Webhook | None) -> str:
     if webhook is None:
         return ""
+    from forwarder.sources.webhook import PATHS  # here: every command loads this module
+
     tls = f"\n    tls: {{cert_file: {CERTS}/server.crt, key_file: {CERTS}/server.key}}" if webhook.tls else ""
+    paths = "" if webhook.path in PATHS else f'    paths: ["{webhook.path}"]\n'
     return f"""
   webhook:                                # kube-apiserver posts here, see audit-webhook.kubeconfig
     listen: "{webhook.listen}"
-    paths: ["{webhook.path}"]
-    token: ${{{TOKEN}}}                 # the same as in the kubeconfig{tls}
+{paths}    token: ${{{TOKEN}}}                 # the same as in the kubeconfig{tls}
 """
 
 

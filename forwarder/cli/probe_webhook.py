@@ -43,7 +43,7 @@ def post(door: Any, line: bytes, certificate: ClientCertificate | None = None) -
     status = answer.split(b" ")[1:2]
     if status != [b"200"]:
         words = answer.partition(b"\r\n")[0].decode("latin-1")[:100] or "closed without an answer"
-        advice = "is the token here the one that the receiver was started with? a 503 says that the outbox is behind"
+        advice = "is the token here the one that the receiver was started with? a 503: outbox, or a sink that blocks, is behind"
         return Hop(TITLE, good=False, text=f"{address}{path}: {words}", advice=advice)
     took_ms = (time.monotonic() - began) * 1000
     return Hop(

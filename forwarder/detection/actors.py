@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from forwarder.events.audit import AuditEvent
+from forwarder.events.audit import AuditEvent, User
 
 PEOPLE_IN_SYSTEM = frozenset({"system:admin", "system:masters", "system:anonymous"})
 
@@ -28,6 +28,11 @@ MACHINE_CACHE_NAMES = (
 )
 MAX_REMEMBERED_NAME = (
     512  # characters; longer ones are made up (`kubectl --as` takes a megabyte) and are judged each time
+)
+
+# Sessions that no person named: an instance's id, and what AWS' tools call a session when nobody says.
+_NAMELESS_SESSION = re.compile(
+    r"i-[0-9a-f]{8,17}|EKSGetTokenAuth|(?:botocore-session|aws-[a-z-]*sdk[a-z-]*)-\d+", re.ASCII
 )
 
 
@@ -80,3 +85,17 @@ def resolve(event: AuditEvent, is_machine: Callable[[str], bool]) -> Actor:
     if machine and not is_machine(assumed.username):
         return Actor(assumed.username, False, assumed.groups, via=user.username)
     return Actor(user.username, machine, user.groups, acting_as=assumed.username)
+
+
+def session_person(user: User) -> str:
+    """Who is behind a role that many assume: on EKS the name of the session, often an e-mail address; "" where it says nothing.
+
+    Whoever assumes the role may choose that name (unless it comes from single sign-on). So it says who is told of, and is no
+    ground for a rule to fire or not: conditions on users look at `username`.
+    """
+    names = user.extra.get("sessionName", ()) if user.uid.startswith("aws-iam-authenticator:") else ()
+    if len(names) != 1 or not names[0] or _NAMELESS_SESSION.fullmatch(names[0]):
+        return ""
+    name = names[0]
+    told = user.username.endswith((name, name.replace("@", "-")))  # as {{SessionName}} of aws-auth writes it
+    return "" if told else name

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from forwarder.detection.actors import ROBOTS, machine_test, resolve
+from forwarder.detection.actors import ROBOTS, machine_test, resolve, session_person
 from forwarder.detection.matcher import Index, Request, Static, long_running, static_of, yields_to
 from forwarder.detection.rules import Rule, RuleSet
 from forwarder.detection.screen import Screen
@@ -177,8 +177,9 @@ class Detector:
         final = event.stage != "ResponseStarted"
         name = redact.name(target.name, MAX_NAME_CHARACTERS)
         # who somebody is comes from the authenticator and is no secret, though a subject of Dex looks like one
-        who = redact.name(actor.name, MAX_ACTOR_CHARACTERS) or "unknown"
-        acting_as = redact.name(actor.acting_as, MAX_ACTOR_CHARACTERS)
+        person = "" if actor.machine or actor.via else session_person(event.user)
+        who = redact.name(person or actor.name, MAX_ACTOR_CHARACTERS) or "unknown"
+        acting_as = redact.name(actor.acting_as or (actor.name if person else ""), MAX_ACTOR_CHARACTERS)
         tokens = {
             "actor": who, "acting_as": acting_as, "resource": resource, "subresource": subresource,
             "namespace": namespace, "name": name, "verb": event.verb, "cluster": cluster, "command": command,

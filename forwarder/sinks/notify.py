@@ -43,7 +43,7 @@ MAX_WORDS_CHARS = 200
 
 KINDS = {"high": "failure", "medium": "warning", "low": "info"}  # what services colour red, yellow and blue
 _STATUS = re.compile(r"\berror[=:]\s?(\d{3})\b")
-_MENTION = re.compile(r"@(?=everyone|here|channel|all\b|room)|(?<=<)(?=[@!#])")
+_MENTION = re.compile(r"@(?=everyone|here|channel|all\b|room)|(?<=<)(?=[@!#/\w])|\](?=\()")
 
 
 class NotifySettings(AlertSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,6 +94,7 @@ class NotifySink:
         self.name = name
         self.required = settings.required
         self._service = _service(name, settings)
+        self._format = _format(self._service)
         self._timeout_s = settings.timeout_s
         self._alerter = Alerter(name, settings, self._send, clock=clock)
         self._backoff = Backoff(base_s=BACKOFF_BASE_S, cap_s=BACKOFF_CAP_S, chance=chance)
@@ -142,6 +143,7 @@ class NotifySink:
             return bool(
                 self._service.notify(
                     body=body(note),
+                    body_format=self._format,
                     title=_tame(f"{MARKS[note.severity]} {note.title}"),
                     notify_type=KINDS[note.severity],
                 )
@@ -163,7 +165,7 @@ class NotifySink:
 
 
 def body(note: Note) -> str:
-    """A message as plain text, which every service takes; nothing in it calls people by what only looks like a mention."""
+    """A message as plain text, which every service takes; nothing in it calls people, links or is markup by looking like it."""
     parts = list(note.lines)
     parts += [f"{name}: {value}" for name, value in note.facts]
     if note.command:
@@ -173,6 +175,16 @@ def body(note: Note) -> str:
     if note.footer:
         parts.append(note.footer)
     return _tame("\n".join(parts))
+
+
+def _format(service: Any) -> Any:
+    """What Apprise is told that our text is: plain, so that a service of HTML gets it escaped, with its line ends.
+
+    Not for a service of Markdown: Apprise's escaping breaks links there, and `_tame` leaves names none to make.
+    """
+    spoken = service.notify_format  # one, or several with the preferred one first
+    preferred = spoken[0] if isinstance(spoken, tuple) else spoken
+    return None if preferred == apprise.NotifyFormat.MARKDOWN else apprise.NotifyFormat.TEXT
 
 
 def _tame(text: str) -> str:

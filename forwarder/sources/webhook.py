@@ -218,7 +218,11 @@ class WebhookSource:
                 for batch in batches:
                     await self._until_taken(batch)
         except (Overloaded, TimeoutError):
-            self.complain(head.peer, "overloaded", "refused for now, because the outbox is behind; it will send again")
+            self.complain(
+                head.peer,
+                "overloaded",
+                "not taken in time: the outbox, or a sink that blocks, is behind; it will send again",
+            )
             return Answer(status=503, body=b"not durable now, send again\n", retry_after_s=RETRY_AFTER_S)
         except ShuttingDown:
             return Answer(status=503, body=b"shutting down, send again\n", retry_after_s=RETRY_AFTER_S, close=True)

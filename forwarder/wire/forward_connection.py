@@ -327,7 +327,10 @@ class ForwardConnection(asyncio.BufferedProtocol):
                 await self._until_taken(batch)
             taken = True
         except (Overloaded, TimeoutError):
-            self._close("overloaded", "not acknowledged in time, because the outbox is behind; it will send again")
+            self._close(
+                "overloaded",
+                "not acknowledged in time: the outbox, or a sink that blocks, is behind; it will send again",
+            )
         except ShuttingDown:
             self._close("stopping")
         finally:

@@ -365,7 +365,10 @@ class HttpConnection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         if self._transport.can_write_eof():
-            self._transport.write_eof()
+            try:
+                self._transport.write_eof()
+            except OSError:  # it reset the connection meanwhile, and there is nobody left to wait for
+                return
         left = LINGER_BYTES
         try:
             async with asyncio.timeout(LINGER_S):

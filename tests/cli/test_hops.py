@@ -76,6 +76,12 @@ def test_an_audit_log_that_is_not_there(make: Make, tmp_path: Path) -> None:
     assert "--audit-log-path" in hop.advice
 
 
+def test_an_audit_log_whose_folder_is_not_there(make: Make, tmp_path: Path) -> None:
+    """It does not exist, and no right would help."""
+    (hop,) = check_audit_log(make(sources={"file": {"path": str(tmp_path / "none" / "audit.log")}}))
+    assert (hop.good, hop.text) == (False, f"{tmp_path / 'none' / 'audit.log'} does not exist")
+
+
 def test_an_audit_log_of_root(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """kube-apiserver's 0600: bad, with the two ways out."""
     log = tmp_path / "audit.log"

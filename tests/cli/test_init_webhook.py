@@ -13,6 +13,7 @@ from forwarder.cli.configuration import read_config
 from forwarder.cli.init_webhook import read_url
 from forwarder.cli.keys import read_env_file
 from forwarder.errors import ConfigError
+from forwarder.sources.webhook import PATHS
 
 Run = Callable[..., Result]
 
@@ -32,9 +33,16 @@ def test_the_kubeconfig_fits_the_settings(run: Run, tmp_path: Path) -> None:
     cluster = kubeconfig["clusters"][0]["cluster"]
     assert cluster["server"] == url
     assert base64.b64decode(cluster["certificate-authority-data"]) == (tmp_path / "certs/ca.crt").read_bytes()
-    assert (settings.listen, settings.paths) == ("0.0.0.0:9765", ["/audit"])
+    assert (settings.listen, settings.paths) == ("0.0.0.0:9765", ["/audit", "/k8s-audit", "/auditLogs"])
     assert settings.tls.cert_file == str(tmp_path / "certs/server.crt")
     assert settings.token not in result.output
+
+
+def test_a_path_of_its_own_is_served(run: Run, tmp_path: Path) -> None:
+    """And only that; one of the known paths leaves the door with all of them, for configurations that are there already."""
+    for url, paths in (("http://127.0.0.1:9765/ours", ["/ours"]), ("http://127.0.0.1:9765/k8s-audit", list(PATHS))):
+        assert run("init", "--dir", tmp_path, "--yes", "--force", "--webhook", "--webhook-url", url).exit_code == 0
+        assert read_config(tmp_path / "forwarder.yaml").sources["webhook"][1].paths == paths
 
 
 def test_on_one_machine_it_needs_no_certificates(run: Run, tmp_path: Path) -> None:

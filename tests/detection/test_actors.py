@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from forwarder.detection.actors import globs, machine_test, resolve
+from forwarder.detection.actors import globs, machine_test, resolve, session_person
 from forwarder.events.audit import AuditEvent, User
 
 MACHINE = machine_test()
@@ -83,3 +83,37 @@ def test_a_made_up_name_of_a_megabyte_is_not_kept() -> None:
     before = sys.getrefcount(name)
     assert MACHINE(name)
     assert sys.getrefcount(name) == before
+
+
+@pytest.mark.parametrize(
+    ("names", "person"),
+    [
+        (["bob@corp.example"], "bob@corp.example"),
+        ([""], ""),
+        ([], ""),
+        (["bob", "carol"], ""),
+        (["i-0123456789abcdef0"], ""),
+        (["botocore-session-1795660178"], ""),
+        (["aws-go-sdk-1795660178000000000"], ""),
+        (["EKSGetTokenAuth"], ""),
+        (["i-am-bob"], "i-am-bob"),
+    ],
+)
+def test_a_session_names_its_person(names: list[str], person: str) -> None:
+    """Only where it is one name, and none that a machine made up."""
+    user = User(username="kubernetes-admin", uid="aws-iam-authenticator:1:AROA", extra={"sessionName": names})
+    assert session_person(user) == person
+
+
+@pytest.mark.parametrize(
+    ("username", "uid"),
+    [
+        ("kubernetes-admin", "1"),
+        ("kubernetes-admin", ""),
+        ("arn:aws:sts::1:assumed-role/Admin/bob@corp.example", "aws-iam-authenticator:1:AROA"),
+        ("admin:bob-corp.example", "aws-iam-authenticator:1:AROA"),
+    ],
+)
+def test_a_name_that_holds_the_session_stays(username: str, uid: str) -> None:
+    """And so does that of another authenticator: it may mean anything by `sessionName`."""
+    assert session_person(User(username=username, uid=uid, extra={"sessionName": ["bob@corp.example"]})) == ""

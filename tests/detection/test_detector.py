@@ -359,3 +359,42 @@ def test_wrong_types_never_crash(changes: dict[str, Any]) -> None:
         detector.detect(json.dumps(EXEC | changes).encode())
     except MalformedEvent:
         pass
+
+
+EKS_ROLE = {
+    "username": "kubernetes-admin",
+    "uid": "aws-iam-authenticator:1:AROA",
+    "groups": ["system:authenticated"],
+    "extra": {"sessionName": ["bob@corp.example"]},
+}
+
+
+def test_who_shares_a_role_of_eks_is_told_by_the_session(detector: Detector) -> None:
+    """The person in the actor and the role beside it; what the person assumed on top of it wins the place."""
+    (event,) = detector.detect(line(user=EKS_ROLE))
+    assert (event.actor, event.acting_as) == ("bob@corp.example", "kubernetes-admin")
+    assert event.description.endswith("by bob@corp.example")
+    (event,) = detector.detect(line(user=EKS_ROLE, impersonatedUser={"username": "carol"}))
+    assert (event.actor, event.acting_as) == ("bob@corp.example", "carol")
+
+
+@pytest.mark.parametrize(
+    ("condition", "fires"),
+    [
+        ("users: [kubernetes-admin]", True),
+        ("users: [bob@corp.example]", False),
+        ("ignore_users: [kubernetes-admin]", False),
+        ("ignore_users: [bob@corp.example]", True),
+    ],
+)
+def test_conditions_on_users_look_at_the_role(tmp_path: Path, condition: str, fires: bool) -> None:
+    """In the screen as in the detector: a session's name is chosen by whoever assumes the role, and opens no way to hide."""
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(
+        "rules:\n- name: shells\n  description: a shell of {actor}\n  severity: low\n  workflow: debug\n"
+        f"  match: {{resource: pods, subresource: exec, {condition}}}\n"
+    )
+    ours = Detector(load_rules([str(rules)]))
+    shell = json.dumps(json.loads(line(user=EKS_ROLE)), separators=(",", ":")).encode()
+    assert ours.screen(shell, 0, len(shell)) is fires
+    assert [event.actor for event in ours.detect(shell)] == ["bob@corp.example"] * fires

@@ -1,8 +1,10 @@
 """The webhook over real sockets: HTTP as clients speak it, TLS, limits, deadlines, and who is answered what."""
 
 import asyncio
+import errno
 import gzip
 import json
+import logging
 import ssl
 import time
 from contextlib import asynccontextmanager
@@ -176,6 +178,18 @@ async def test_a_refusal_reaches_a_client_that_is_still_sending():
     """The connection is read on for a moment, or the answer would be lost to a reset."""
     async with door(token="t") as opened:
         assert (await opened.raw(post(b"x" * (3 << 20)))).startswith(b"HTTP/1.1 401")
+
+
+async def test_a_client_that_resets_while_it_is_answered_is_no_fault(monkeypatch, caplog):
+    """The system then refuses to end our half of the connection; hanging up is not a bug of ours."""
+
+    def reset_meanwhile(self):
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    async with door() as opened:
+        monkeypatch.setattr(asyncio.selector_events._SelectorSocketTransport, "write_eof", reset_meanwhile)
+        assert (await opened.raw(b"nonsense\r\n\r\n")).startswith(b"HTTP/1.1 400")
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 # --- limits ------------------------------------------------------------------------------------------------------------------

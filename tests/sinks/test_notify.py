@@ -1,6 +1,8 @@
 """The notify sink without services: one sink per URL, plain words, and what becomes of each failure."""
 
+import json
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -81,6 +83,31 @@ def test_nothing_in_a_name_calls_people() -> None:
     )
     assert "@\u200beveryone @\u200bhere @\u200bchannel <\u200b@123> <\u200b!here>" in said
     assert "jane@example.com" in said
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("tgram://123456789:abcdefg_hijklmnop/12315544/", "Who: &lt;\u200bb&gt; [a]\u200b(http://x) &amp; c\r\nCommand: id"),
+        ("workflow://prod-00.westus.logic.azure.com:443/workflows/643e69f83c8944/nvJ/", "Who: <\u200bb> [a]\u200b(http://x) & c\nCommand: id\nDashboard: https://d/?a=1"),
+        ("discord://1234567890/abcdefghij", "Who: <\u200bb> [a]\u200b(http://x) & c\nCommand: id"),
+    ],
+    ids=["HTML", "Markdown", "text"],
+)  # fmt: skip
+def test_nothing_in_a_name_is_markup(monkeypatch, url: str, sent: str) -> None:
+    """Where a service speaks HTML or Markdown; Telegram refuses a message with a tag it does not know."""
+    bodies = []
+
+    def post(*_: object, data: str, **__: object) -> SimpleNamespace:
+        bodies.append(json.dumps(json.loads(data), ensure_ascii=False))
+        return SimpleNamespace(status_code=200, content=b"{}", text="{}", headers={})
+
+    monkeypatch.setattr("requests.post", post)
+    note = Note(
+        title="t", severity="low", facts=(("Who", "<b> [a](http://x) & c"),), command="id", link="https://d/?a=1"
+    )
+    assert sink(url)._send(note) == Done()
+    assert json.dumps(sent, ensure_ascii=False)[1:-1] in bodies[-1]
 
 
 @pytest.mark.parametrize(
