@@ -73,6 +73,7 @@ def test_shortcuts(backend: Backend, visit: Visit) -> None:
     assert focused(page) == first
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text(first)
+    page.wait_for_load_state()  # the heading is there before the scripts are
     page.keyboard.press("g")
     page.keyboard.press("t")
     expect(page).to_have_url(f"{backend.url}/triage")
