@@ -142,7 +142,6 @@ def _environment() -> Environment:
         "split_ref": words.split_ref,
         "by_day": by_day,
         "loose": Loose,
-        "sum_of": lambda rows, index: sum(row[index] for row in rows),
         "with_field": lambda where, name, value: {**where, name: value},
     }
     made.filters.update(filters)
