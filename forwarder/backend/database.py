@@ -75,10 +75,25 @@ class Database:
         self.closed = False
         # SQLite has one writer anyway, and waiting here is fairer than its busy polling.
         self._turn = threading.Lock()
+        self._held = threading.local()
+
+    @contextlib.contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """All that this thread reads inside is read from one moment of the database, over one connection."""
+        with self.reading() as connection:
+            self._held.connection = connection
+            try:
+                yield
+            finally:
+                self._held.connection = None
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """One moment of the database, whatever is written meanwhile."""
+        held = getattr(self._held, "connection", None)
+        if held is not None:
+            yield held
+            return
         options = {} if self.sqlite else {"isolation_level": "REPEATABLE READ"}
         with self.engine.connect().execution_options(**options) as connection:
             yield connection
@@ -204,7 +219,8 @@ def _engine(url: URL) -> sa.Engine:
             "poolclass": sa.QueuePool,
             "connect_args": {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
         }
-    engine = sa.create_engine(url, pool_size=POOL_CONNECTIONS, max_overflow=0, **arguments)
+    # Last in, first out: the connection that was used last has in its cache what is asked for next.
+    engine = sa.create_engine(url, pool_size=POOL_CONNECTIONS, max_overflow=0, pool_use_lifo=True, **arguments)
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _configure_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)

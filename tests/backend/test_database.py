@@ -4,6 +4,7 @@ import logging
 import os
 import sqlite3
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy.exc import OperationalError
 
 from forwarder.backend.database import cause, open_database, writing
+from forwarder.backend.intake import NewEvent, read_event
 from forwarder.backend.schema import events, metadata
 from forwarder.backend.store import Store
 from forwarder.backend.store.events import EventFilter
@@ -209,3 +211,18 @@ def test_errors_hold_no_values(tmp_path: Path) -> None:
     assert "hunter2" not in str(caught.value)
     assert cause(caught.value) == "no such table: nowhere"
     engine.dispose()
+
+
+def test_one_moment(tmp_path: Path) -> None:
+    """What a thread reads in one moment does not change, whoever writes meanwhile; afterwards it has."""
+    store = Store.open(str(tmp_path / "backend.db"))
+    event = read_event({"entity_ref": "component:a/b", "type": "kubectl-exec", "severity": "high"})
+    assert isinstance(event, NewEvent)
+    with store.database.one_moment():
+        before = store.count()
+        writer = threading.Thread(target=store.record, args=([event], 1_780_000_000_000_000))
+        writer.start()
+        writer.join()
+        assert (before, store.count()) == (0, 0)
+    assert store.count() == 1
+    store.close()

@@ -6,8 +6,7 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from starlette.requests import Request
 
-from forwarder.backend.dashboard.desk import PAGE_EVENTS, Desk
-from forwarder.backend.dashboard.drawing.heatmaps import WEEKDAYS
+from forwarder.backend.dashboard.desk import LATEST_EVENTS, Desk
 from forwarder.backend.dashboard.filters import MAX_TEXT_CHARS
 from forwarder.backend.dashboard.lists import event_pages, name_pages, page_offset
 from forwarder.backend.dashboard.service import days, week
@@ -21,6 +20,7 @@ def router(desk: Desk) -> APIRouter:
     routes = APIRouter(include_in_schema=False)
 
     @routes.get("/actors", response_class=HTMLResponse)
+    @desk.store.database.one_moment()
     def actors(request: Request) -> HTMLResponse:
         text = request.query_params.get("q", "").strip()[:MAX_TEXT_CHARS]
         offset = page_offset(request)
@@ -29,6 +29,7 @@ def router(desk: Desk) -> APIRouter:
         return desk.page(request, "actors.html", here="/actors", actors=found[:PAGE_ACTORS], text=text, page=page)
 
     @routes.get("/actor", response_class=HTMLResponse)
+    @desk.store.database.one_moment()
     def actor(request: Request) -> HTMLResponse:
         name = request.query_params.get("name", "")[:MAX_TEXT_CHARS]
         try:
@@ -46,7 +47,7 @@ def gather(desk: Desk, request: Request, name: str) -> dict[str, Any]:
     store, now_us = desk.store, desk.now_us()
     cursor = request.query_params.get("cursor", "")
     where = EventFilter(actor=name)
-    page = store.events.page(where, limit=PAGE_EVENTS, cursor=cursor)
+    page = store.events.page(where, limit=LATEST_EVENTS, cursor=cursor)
     heatmap = store.charts.heatmap(now_us, actor=name)
     calendar = store.charts.calendar(now_us, actor=name)
     return {
@@ -54,8 +55,6 @@ def gather(desk: Desk, request: Request, name: str) -> dict[str, Any]:
         "view": store.people.actor(name),
         "severities": {rule: card.severity for rule, card in desk.rules().items()},
         "week": week(heatmap, {"actor": name}),
-        "heatmap": heatmap,
-        "weekdays": WEEKDAYS,
         "days": days(calendar, {"actor": name}),
         "calendar": calendar,
         "marks": store.triage.marks("in force", actor=name, limit=20),

@@ -30,11 +30,12 @@ def router(desk: Desk) -> APIRouter:
         tags=["cards"],
         summary="A service's score as a card",
     )
+    @desk.store.database.one_moment()
     def embed(request: Request, entity_ref: str) -> HTMLResponse:
         _check(entity_ref)
         now_us = desk.now_us()
-        explanation = desk.store.scores.explain(entity_ref, now_us)
-        history = [point.score for point in desk.store.scores.history(entity_ref, now_us, days=HISTORY_DAYS)]
+        card = desk.store.scores.card(entity_ref, now_us, days=HISTORY_DAYS)
+        explanation = card.explanation
         answer = desk.page(
             request,
             "embed.html",
@@ -42,7 +43,7 @@ def router(desk: Desk) -> APIRouter:
             name=split_ref(entity_ref)[2],
             explanation=explanation,
             sentence=sentence(explanation, now_us),
-            history=sparkline(history, explanation.severity, 240, 40),
+            history=sparkline([point.score for point in card.history], explanation.severity, 240, 40),
         )
         answer.headers["Content-Security-Policy"] = policy
         return answer

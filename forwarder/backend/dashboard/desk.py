@@ -15,16 +15,18 @@ from starlette.requests import Request
 
 from forwarder import __version__
 from forwarder.backend.access.visitors import Access, Visitor
-from forwarder.backend.dashboard import words
+from forwarder.backend.dashboard import links, words
 from forwarder.backend.dashboard.drawing import gauge, sparkline
 from forwarder.backend.dashboard.rulebook import RuleBook
 from forwarder.backend.settings import BackendSettings
 from forwarder.backend.store import Store, StoredEvent
 from forwarder.backend.store.events import OPEN_SESSION_US
+from forwarder.backend.store.views import DAY_US
 
 STATIC = Path(__file__).parent / "static"
 FRESH_S = 3.0  # new clusters and teams are rare; three queries less for most pages
 PAGE_EVENTS = 50  # a screen or three
+LATEST_EVENTS = 20  # below other things
 PLACES = (
     ("/", "home", "Services"),
     ("/search", "search", "Events"),
@@ -117,7 +119,8 @@ def plain_host(request: Request) -> str:
 
 def by_day(events: list[StoredEvent]) -> list[tuple[str, list[StoredEvent]]]:
     """Neighbours of one day (UTC) together, under its name."""
-    return [(name, list(group)) for name, group in groupby(events, lambda event: words.day(event.occurred_us))]
+    days = groupby(events, lambda event: event.occurred_us // DAY_US)
+    return [(words.day(number * DAY_US), list(group)) for number, group in days]
 
 
 def _environment() -> Environment:
@@ -139,9 +142,10 @@ def _environment() -> Environment:
         "split_ref": words.split_ref,
         "by_day": by_day,
         "loose": Loose,
-        "sum_of": lambda rows, index: sum(row[index] for row in rows),
         "with_field": lambda where, name, value: {**where, name: value},
     }
     made.filters.update(filters)
     made.globals.update(gauge=gauge.gauge, sparkline=sparkline.sparkline, bars=sparkline.bars)
+    for piece in (links.service_link, links.actor_link, links.rule_tag, links.time_ago, links.count_link):
+        made.globals[piece.__name__] = piece
     return made

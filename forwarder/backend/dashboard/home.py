@@ -15,7 +15,7 @@ from forwarder.backend.store.charts import Calendar
 from forwarder.backend.store.scores import TREND_DAYS, EntityScore, ScoreFilter
 from forwarder.backend.store.views import DAY_US
 
-PAGE_SERVICES = 50
+PAGE_SERVICES = 30  # two screens
 FEED_EVENTS = 20
 _FIELDS = ("cluster", "namespace", "team", "q")
 
@@ -49,6 +49,7 @@ def router(desk: Desk) -> APIRouter:
     routes = APIRouter(include_in_schema=False)
 
     @routes.get("/", response_class=HTMLResponse)
+    @desk.store.database.one_moment()
     def home(request: Request) -> HTMLResponse:
         return desk.page(request, "home.html", here="/", home=gather(desk, request))
 

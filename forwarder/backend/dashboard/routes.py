@@ -4,10 +4,10 @@ from fastapi import APIRouter
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from forwarder.backend.dashboard import actors, cards, home, rules, search, service, sign_in, status, triage
+from forwarder.backend.dashboard import actors, cards, home, rules, search, service, sign_in, status, tables, triage
 from forwarder.backend.dashboard.desk import STATIC, Desk
 
-PAGES = (home, service, search, actors, rules, triage, status, sign_in, cards)
+PAGES = (home, service, search, actors, rules, tables, triage, status, sign_in, cards)
 
 
 def dashboard(desk: Desk) -> APIRouter:

@@ -7,8 +7,7 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from starlette.requests import Request
 
-from forwarder.backend.dashboard.desk import PAGE_EVENTS, Desk
-from forwarder.backend.dashboard.drawing.heatmaps import WEEKDAYS
+from forwarder.backend.dashboard.desk import LATEST_EVENTS, Desk
 from forwarder.backend.dashboard.filters import MAX_TEXT_CHARS
 from forwarder.backend.dashboard.lists import event_pages
 from forwarder.backend.dashboard.rulebook import RuleCard
@@ -30,10 +29,12 @@ def router(desk: Desk) -> APIRouter:
     routes = APIRouter(include_in_schema=False)
 
     @routes.get("/rules", response_class=HTMLResponse)
+    @desk.store.database.one_moment()
     def rules(request: Request) -> HTMLResponse:
         return desk.page(request, "rules.html", here="/rules", lines=lines(desk))
 
     @routes.get("/rule", response_class=HTMLResponse)
+    @desk.store.database.one_moment()
     def rule(request: Request) -> HTMLResponse:
         name = request.query_params.get("name", "")[:MAX_TEXT_CHARS]
         try:
@@ -66,15 +67,13 @@ def gather(desk: Desk, request: Request, name: str) -> dict[str, Any]:
     """Everything that a rule's page shows."""
     store, now_us = desk.store, desk.now_us()
     cursor = request.query_params.get("cursor", "")
-    page = store.events.page(EventFilter(rule=name), limit=PAGE_EVENTS, cursor=cursor)
+    page = store.events.page(EventFilter(rule=name), limit=LATEST_EVENTS, cursor=cursor)
     heatmap = store.charts.heatmap(now_us, rule=name)
     return {
         "name": name,
         "card": desk.rules().get(name),
         "view": store.people.rule(name),
         "week": week(heatmap, {"rule": name}),
-        "heatmap": heatmap,
-        "weekdays": WEEKDAYS,
         "marks": store.triage.marks("in force", rule=name, limit=20),
         "events": page.events,
         "page": event_pages("/rule", {"name": name}, page, cursor),

@@ -18,6 +18,7 @@ def router(desk: Desk) -> APIRouter:
     routes = APIRouter(include_in_schema=False)
 
     @routes.get("/search", response_class=HTMLResponse)
+    @desk.store.database.one_moment()
     def search(request: Request) -> HTMLResponse:
         asked = read_filter(request.query_params)
         cursor = request.query_params.get("cursor", "")

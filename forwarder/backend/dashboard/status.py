@@ -14,6 +14,7 @@ def router(desk: Desk) -> APIRouter:
     routes = APIRouter(include_in_schema=False)
 
     @routes.get("/status", response_class=HTMLResponse)
+    @desk.store.database.one_moment()
     def status(request: Request) -> HTMLResponse:
         return desk.page(request, "status.html", here="/status", status=200, state=gather(desk))
 

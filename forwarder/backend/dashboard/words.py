@@ -1,5 +1,6 @@
 """Numbers and moments as people say them. Moments are Unix microseconds and always told in UTC."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -10,12 +11,12 @@ STEPS = ((60, "s", 1), (3600, "min", 60), (86_400, "h", 3600))
 
 def moment(time_us: int) -> str:
     """`2026-01-31 12:00:05`."""
-    return _datetime(time_us).strftime("%Y-%m-%d %H:%M:%S")
+    return _datetime(time_us).isoformat(" ")[:19]
 
 
 def clock(time_us: int) -> str:
     """`12:00:05`, for lists that are grouped by day."""
-    return _datetime(time_us).strftime("%H:%M:%S")
+    return _datetime(time_us).isoformat()[11:19]
 
 
 def day(time_us: int) -> str:
@@ -26,7 +27,7 @@ def day(time_us: int) -> str:
 
 def iso(time_us: int) -> str:
     """For the `datetime` of a <time>, which scripts read."""
-    return _datetime(time_us).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{_datetime(time_us).isoformat()[:19]}Z"
 
 
 def ago(time_us: int, now_us: int) -> str:
@@ -68,13 +69,17 @@ def listed(words: Sequence[str]) -> str:
 
 def address(path: str, parameters: Mapping[str, object] | None = None, **more: object) -> str:
     """A link inside the dashboard; parameters that say nothing are left out."""
-    chosen = {**(parameters or {}), **more}
+    chosen = {**(parameters or {}), **more} if parameters else more
     query = "&".join(
-        f"{name}={quote(str(value), safe='/:@', errors='replace')}"
-        for name, value in chosen.items()
-        if value not in ("", None, False)
+        [f"{name}={quoted(str(value))}" for name, value in chosen.items() if value not in ("", None, False)]
     )
     return f"{path}?{query}" if query else path
+
+
+@functools.lru_cache(4096)
+def quoted(text: str) -> str:
+    """A value inside a link; the same few names stand on a page again and again."""
+    return quote(text, safe="/:@", errors="replace")
 
 
 def split_ref(ref: str) -> tuple[str, str, str]:

@@ -1,5 +1,6 @@
 """Series for pictures: hours of the week, and days by rule. All times are UTC; events that marks take out are not in."""
 
+import functools
 from typing import Any
 
 import msgspec
@@ -61,16 +62,9 @@ class Charts:
         since_hour = (now_us // DAY_US - days + 1) * 24
         grid = [[0] * 24 for _ in range(7)]
         with self._database.reading() as connection:
-            query: sa.Select[Any] = sa.select(tallies.c.slot, sa.func.sum(tallies.c["count"])).where(
-                tallies.c.slot >= since_hour
-            )
-            query = _of_cluster(connection, query, cluster)
             if entity_ref and rule:
-                query = query.where(
-                    tallies.c.view == int(View.ENTITY_WAY_HOURS),
-                    tallies.c.a == _number(connection, NameKind.ENTITY, entity_ref),
-                    tallies.c.b.in_(_ways(connection, rule)),
-                )
+                a = _number(connection, NameKind.ENTITY, entity_ref)
+                query, values = _HOURS_OF_WAYS, {"view": int(View.ENTITY_WAY_HOURS), "ways": _ways(connection, rule)}
             else:
                 view, kind, text = (
                     (View.ENTITY_HOURS, NameKind.ENTITY, entity_ref)
@@ -82,8 +76,11 @@ class Charts:
                     else (View.HOURS, None, "")
                 )
                 a = 0 if kind is None else _number(connection, kind, text)
-                query = query.where(tallies.c.view == int(view), tallies.c.a == a, tallies.c.b == 0)
-            for slot, count in connection.execute(query.group_by(tallies.c.slot)):
+                query, values = _HOURS, {"view": int(view)}
+            values |= {"a": a, "since": since_hour}
+            if cluster is not None:
+                query, values = _in_cluster(query), values | {"cluster": _number(connection, NameKind.CLUSTER, cluster)}
+            for slot, count in connection.execute(query, values).all():
                 grid[(slot // 24 + 3) % 7][slot % 24] += int(count)  # 1970-01-01 was a Thursday
         return Heatmap(
             counts=grid,
@@ -122,11 +119,10 @@ class Charts:
             view, a = View.RULE_DAYS, 0
             if given:
                 view, a = given[0][0], _number(connection, given[0][1], given[0][2])
-            query: sa.Select[Any] = sa.select(tallies.c.b, tallies.c.slot, sa.func.sum(tallies.c["count"])).where(
-                tallies.c.view == int(view), tallies.c.a == a, tallies.c.slot >= first, tallies.c.slot < first + days
-            )
-            query = _of_cluster(connection, query, cluster)
-            rows = connection.execute(query.group_by(tallies.c.b, tallies.c.slot)).all()
+            query, values = _DAYS, {"view": int(view), "a": a, "since": first, "until": first + days}
+            if cluster is not None:
+                query, values = _in_cluster(query), values | {"cluster": _number(connection, NameKind.CLUSTER, cluster)}
+            rows = connection.execute(query, values).all()
             known = texts(connection, {row[0] for row in rows})
         for b, slot, count in rows:
             rule = known[b].partition("|")[0]
@@ -151,7 +147,23 @@ def _ways(connection: sa.Connection, rule: str) -> list[int]:
     return list(connection.execute(query).scalars())
 
 
-def _of_cluster(connection: sa.Connection, query: sa.Select[Any], cluster: str | None) -> sa.Select[Any]:
-    if cluster is None:
-        return query
-    return query.where(tallies.c.cluster == _number(connection, NameKind.CLUSTER, cluster))
+@functools.cache
+def _in_cluster(query: sa.Select[Any]) -> sa.Select[Any]:
+    return query.where(tallies.c.cluster == sa.bindparam("cluster"))
+
+
+# Made once: to build a statement takes longer than to run it.
+_OF = (
+    tallies.c.view == sa.bindparam("view"),
+    tallies.c.a == sa.bindparam("a"),
+    tallies.c.slot >= sa.bindparam("since"),
+)
+_COUNT = sa.func.sum(tallies.c["count"])
+_OF_HOURS: sa.Select[Any] = sa.select(tallies.c.slot, _COUNT).where(*_OF).group_by(tallies.c.slot)
+_HOURS = _OF_HOURS.where(tallies.c.b == 0)
+_HOURS_OF_WAYS = _OF_HOURS.where(tallies.c.b.in_(sa.bindparam("ways", expanding=True)))
+_DAYS: sa.Select[Any] = (
+    sa.select(tallies.c.b, tallies.c.slot, _COUNT)
+    .where(*_OF, tallies.c.slot < sa.bindparam("until"))
+    .group_by(tallies.c.b, tallies.c.slot)
+)

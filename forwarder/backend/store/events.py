@@ -5,6 +5,7 @@ at most SCAN_EVENTS of them. So a filter that fits hardly anything gives a short
 looked, and `next` goes on from there. A page is the last one only when `next` is "".
 """
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -219,17 +220,21 @@ class Events:
     ) -> EventPage:
         """Range by range (one, unless hours of the week are asked for), each found by the driving index."""
         driver, rest = _conditions(where)
+        scans = len(rest) > (not where.tests)  # test events are few
         found: list[StoredEvent] = []
         if where.weekday is not None or where.hour is not None:
             where = _since_the_first(connection, where, driver)
         for since_us, until_us in _ranges(where, position):
-            inside = [*driver, events.c.occurred_us >= since_us, events.c.occurred_us < until_us]
+            inside = [*driver, events.c.occurred_us < until_us]
             if position:
                 inside.append(_before(*position))
-            bound = _nth(connection, inside, SCAN_EVENTS)
+            bound = _nth(connection, [*inside, events.c.occurred_us >= since_us], SCAN_EVENTS) if scans else None
             if bound:
-                # Said twice: the first ends the walk along the index, the second is exact.
+                # Said twice: the first ends the walk along the index, the second is exact. SQLite walks to the first
+                # lower end that it is given, so there must be no other.
                 inside += [events.c.occurred_us >= bound[0], sa.not_(_before(*bound))]
+            else:
+                inside.append(events.c.occurred_us >= since_us)
             query = sa.select(events).where(*inside, *rest)
             query = query.order_by(events.c.occurred_us.desc(), events.c.seq.desc()).limit(limit + 1 - len(found))
             found += [stored(row) for row in connection.execute(query)]
@@ -245,8 +250,8 @@ class Events:
     def _by_words(
         self, connection: sa.Connection, where: EventFilter, limit: int, position: tuple[int, int] | None
     ) -> EventPage:
-        driver, rest = _conditions(where)
-        conditions = [*driver, *rest, *_time_conditions(where)]
+        _, rest = _conditions(where, drives=False)
+        conditions = [*rest, *_time_conditions(where)]
         found: list[StoredEvent] = []
         before = position[1] if position else LAST_US
         for candidates, reached in self._words.candidates(connection, where.text, before, first=limit + 1):
@@ -269,8 +274,11 @@ _DRIVERS = ("object", "mark", "entity_ref", "actor", "rule", "namespace", "clust
 _COLUMN = {"rule": events.c.type, "namespace": events.c.space}
 
 
-def _conditions(where: EventFilter) -> tuple[list[Any], list[Any]]:
-    """Conditions that an index answers, and those that are looked at row by row (`+column`: no other index, please)."""
+def _conditions(where: EventFilter, *, drives: bool = True) -> tuple[list[Any], list[Any]]:
+    """Conditions that an index answers, and those that are looked at row by row (`+column`: no other index, please).
+
+    drives: false where the rows are found otherwise; then all of them are of the second kind.
+    """
     driver: list[Any] = []
     rest: list[Any] = []
     for name in _DRIVERS:
@@ -278,7 +286,7 @@ def _conditions(where: EventFilter) -> tuple[list[Any], list[Any]]:
         if value is None or (value == "" and name != "cluster"):  # a cluster may have no name
             continue
         column = _COLUMN.get(name, events.c.get(name))
-        if driver:
+        if driver or not drives:
             rest.append(_plus(column) == value)
         else:
             driver.append(column == value)
@@ -293,7 +301,7 @@ def _conditions(where: EventFilter) -> tuple[list[Any], list[Any]]:
     if where.expected == "exclude":
         rest.append(_plus(events.c.mark) == 0)
     elif where.expected == "only":
-        (rest if driver else driver).append(sa.literal_column("mark") != sa.literal_column("0"))
+        (driver if drives and not driver else rest).append(sa.literal_column("mark") != sa.literal_column("0"))
     if not where.tests:
         rest.append(events.c.test.is_(sa.false()))
     return driver, rest
@@ -387,6 +395,7 @@ def stored(row: sa.Row[Any]) -> StoredEvent:
     return StoredEvent(**row._mapping)
 
 
+@functools.lru_cache(1024)
 def day_name(day: int) -> str:
     """`2026-01-31` for a day's number since 1970."""
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)).date().isoformat()

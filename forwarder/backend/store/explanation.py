@@ -4,6 +4,7 @@ Days inside the window come from the buckets by day, what is left of the day tha
 buckets by hour, and what is left of the hour that it cuts from the events themselves.
 """
 
+import math
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from forwarder.backend.store.names import find, texts
 from forwarder.backend.store.state import State
 from forwarder.backend.store.views import DAY_US, HOUR_US, NameKind, View
 
-Parts = dict[tuple[str, int], tuple[int, float]]
+Parts = dict[str, dict[int, tuple[int, float]]]  # by rule|workflow, then by day: count, decayed points
 
 
 class Contribution(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +54,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def breakdown(connection: sa.Connection, entity_ref: str, state: State, now_us: int) -> Parts:
-    """By (rule|workflow, day): count and decayed points of what is in the window at `now_us`."""
+    """Count and decayed points of what is in the window at `now_us`, by rule|workflow and day."""
     entity = find(connection, NameKind.ENTITY, entity_ref)
     if entity is None:
         return {}
@@ -61,34 +62,39 @@ def breakdown(connection: sa.Connection, entity_ref: str, state: State, now_us: 
     edge_hour = edge_us // HOUR_US
     edge_day = edge_hour // 24
     half_life_days = state.half_life_days
-    found: dict[tuple[int, int], tuple[int, float]] = {}
-
-    def add(way: int, slot: int, hours: int, count: int, value: float) -> None:
-        age_days = now_us / DAY_US - slot * hours / 24
-        n, points = found.get((way, slot * hours // 24), (0, 0.0))
-        found[way, slot * hours // 24] = (n + count, points + value * 2.0 ** (-age_days / half_life_days))
-
-    weighted = "weight_1" if state.active else "weight_0"
+    by_number: dict[int, dict[int, tuple[int, float]]] = {}
+    factors: dict[int, float] = {}
     on_edge = []
-    for row in connection.execute(_DAYS, {"a": entity, "since": edge_day}).all():
-        if row.slot > edge_day:
-            add(row.b, row.slot, 24, int(row.n), getattr(row, weighted))
-        else:
-            on_edge.append(row.b)
+    days = connection.execute(_DAYS[state.active], {"a": entity, "since": edge_day})
+    for way, day, count, value in days.all():
+        if day == edge_day:
+            on_edge.append(way)
+            continue
+        factor = factors.get(day)
+        if factor is None:
+            factor = factors[day] = 2.0 ** ((day * DAY_US - now_us) / DAY_US / half_life_days)
+        of_way = by_number.get(way)
+        if of_way is None:
+            of_way = by_number[way] = {}
+        of_way[day] = (int(count), value * factor)
     if on_edge:
-        hours = {"a": entity, "ways": on_edge, "after": edge_hour, "until": (edge_day + 1) * 24}
-        for row in connection.execute(_HOURS, hours).all():
-            add(row.b, row.slot, 1, int(row.n), getattr(row, weighted))
-    ways = texts(connection, {way for way, _ in found})
-    parts = {(ways[way], day): part for (way, day), part in found.items()}
+        wanted = {"a": entity, "ways": on_edge, "after": edge_hour, "until": (edge_day + 1) * 24}
+        for way, hour, count, value in connection.execute(_HOURS[state.active], wanted).all():
+            decayed = value * 2.0 ** ((hour * HOUR_US - now_us) / DAY_US / half_life_days)
+            _add(by_number.setdefault(way, {}), edge_day, int(count), decayed)
+    ways = texts(connection, by_number)
+    parts = {ways[way]: of_way for way, of_way in by_number.items()}
     if on_edge:
         cut = {"ref": entity_ref, "since": edge_us, "until": (edge_hour + 1) * HOUR_US}
         for rule, workflow, points, occurred_us in connection.execute(_CUT, cut).all():
-            key = (f"{rule}|{workflow}", edge_day)
-            n, sum_of_points = parts.get(key, (0, 0.0))
             decayed = points * 2.0 ** (-(now_us - occurred_us) / DAY_US / half_life_days)
-            parts[key] = (n + 1, sum_of_points + decayed)
+            _add(parts.setdefault(f"{rule}|{workflow}", {}), edge_day, 1, decayed)
     return parts
+
+
+def _add(days: dict[int, tuple[int, float]], day: int, count: int, points: float) -> None:
+    n, sum_of_points = days.get(day, (0, 0.0))
+    days[day] = (n + count, sum_of_points + points)
 
 
 def workflows(connection: sa.Connection, entity_ref: str, state: State, now_us: int) -> dict[str, int]:
@@ -123,13 +129,10 @@ _AFTER: Any = sa.bindparam("after")
 _UNTIL: Any = sa.bindparam("until")
 _ALL_WAYS = tallies.c.b.in_(sa.bindparam("ways", expanding=True))
 _N = sa.func.sum(tallies.c["count"]).label("n")
-_SUMS = sa.select(
-    tallies.c.b,
-    tallies.c.slot,
-    _N,
-    sa.func.sum(tallies.c.weight_0).label("weight_0"),
-    sa.func.sum(tallies.c.weight_1).label("weight_1"),
-).group_by(tallies.c.b, tallies.c.slot)
+_SUMS = [
+    sa.select(tallies.c.b, tallies.c.slot, _N, sa.func.sum(weight)).group_by(tallies.c.b, tallies.c.slot)
+    for weight in (tallies.c.weight_0, tallies.c.weight_1)
+]
 _OF_DAYS = (tallies.c.view == int(View.ENTITY_WAY_DAYS), tallies.c.a == _A)
 _OF_HOURS = (
     tallies.c.view == int(View.ENTITY_WAY_HOURS),
@@ -138,8 +141,8 @@ _OF_HOURS = (
     tallies.c.slot > _AFTER,
     tallies.c.slot < _UNTIL,
 )
-_DAYS = _SUMS.where(*_OF_DAYS, tallies.c.slot >= sa.bindparam("since"))
-_HOURS = _SUMS.where(*_OF_HOURS)
+_DAYS = [sums.where(*_OF_DAYS, tallies.c.slot >= sa.bindparam("since")) for sums in _SUMS]
+_HOURS = [sums.where(*_OF_HOURS) for sums in _SUMS]
 _WAYS = sa.select(tallies.c.b, _N).where(*_OF_DAYS, tallies.c.slot > _AFTER).group_by(tallies.c.b)
 _WAYS_OF_DAY = sa.select(tallies.c.b).where(*_OF_DAYS, tallies.c.slot == sa.bindparam("day")).distinct()
 _WAYS_OF_HOURS = sa.select(tallies.c.b, _N).where(*_OF_HOURS).group_by(tallies.c.b)
@@ -167,45 +170,51 @@ def expected(connection: sa.Connection, entity_ref: str, since_us: int) -> int:
 
 def explanation(entity_ref: str, parts: Parts, scoring: Scoring, now_us: int, *, expected_count: int) -> Explanation:
     """`parts` in words that a page can show."""
-    by: dict[tuple[str, int], list[float]] = {}
-    for (way, day), (count, points) in parts.items():
-        sums = by.setdefault((way.partition("|")[0], day), [0, 0.0])
-        sums[0] += count
-        sums[1] += points
+    by_day: dict[int, dict[str, tuple[int, float]]] = {}
+    for way, days in parts.items():
+        rule = way.partition("|")[0]
+        for day, part in days.items():
+            of_day = by_day.get(day)
+            if of_day is None:
+                of_day = by_day[day] = {}
+            other = of_day.get(rule)
+            of_day[rule] = part if other is None else (part[0] + other[0], part[1] + other[1])
 
-    def contribution(rule: str, day: int | None, sums: list[list[float]]) -> Contribution:
-        points = sum(part[1] for part in sums)
-        return Contribution(
-            rule=rule,
-            day="" if day is None else day_name(day),
-            count=int(sum(part[0] for part in sums)),
-            points=points,
-            share=points / scoring.threshold * 100,
+    def contribution(rule: str, day: str, count: int, points: float) -> Contribution:
+        return Contribution(rule=rule, day=day, count=count, points=points, share=points / scoring.threshold * 100)
+
+    contributions: list[Contribution] = []
+    of_days: list[Contribution] = []
+    rules: dict[str, tuple[int, float]] = {}
+    for day in sorted(by_day, reverse=True):
+        name, of_day = day_name(day), by_day[day]
+        for rule in sorted(of_day):
+            count, points = of_day[rule]
+            contributions.append(contribution(rule, name, count, points))
+            n, sum_of_points = rules.get(rule, (0, 0.0))
+            rules[rule] = (n + count, sum_of_points + points)
+        of_days.append(
+            contribution(
+                "", name, sum(part[0] for part in of_day.values()), math.fsum(part[1] for part in of_day.values())
+            )
         )
-
-    points = sum(part[1] for part in by.values())
+    points = math.fsum(part.points for part in of_days)
     score = scoring.score(points)
-    days = sorted({day for _, day in by}, reverse=True)
-    rules = [
-        contribution(rule, None, [part for (other, _), part in by.items() if other == rule])
-        for rule in {rule for rule, _ in by}
-    ]
     return Explanation(
         entity_ref=entity_ref,
         score=score,
         severity=band(score),
         points=points,
-        count=int(sum(part[0] for part in by.values())),
+        count=sum(part.count for part in of_days),
         expected_count=expected_count,
         threshold=scoring.threshold,
         half_life_days=scoring.half_life_days,
         window_days=scoring.window_days,
         since_us=scoring.since_us(now_us),
         calculated_us=now_us,
-        contributions=[
-            contribution(rule, day, [part])
-            for (rule, day), part in sorted(by.items(), key=lambda item: (-item[0][1], item[0][0]))
-        ],
-        by_rule=sorted(rules, key=lambda part: (-part.points, part.rule)),
-        by_day=[contribution("", day, [part for (_, other), part in by.items() if other == day]) for day in days],
+        contributions=contributions,
+        by_rule=sorted(
+            (contribution(rule, "", *part) for rule, part in rules.items()), key=lambda part: (-part.points, part.rule)
+        ),
+        by_day=of_days,
     )

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from forwarder.backend.database import insert
+from forwarder.backend.database import WRITES, insert
 from forwarder.backend.schema import names
 from forwarder.backend.store.views import Counted, Ids, NameKind
 
 MAX_CACHED = 200_000  # about 40 MB; an attacker may invent names for ever
+MAX_FOUND = 5000  # for each connection that reads
 MAX_TEXTS_IN_QUERY = 500  # far below the 999 parameters of an old SQLite
 
 Key = tuple[NameKind, str]
@@ -61,7 +62,17 @@ def keys(event: Counted) -> tuple[Key, ...]:
 
 def find(connection: sa.Connection, kind: NameKind, text: str) -> int | None:
     """The number of a name; None when no event ever carried it."""
-    return connection.execute(_FIND, {"k": int(kind), "t": text}).scalar_one_or_none()
+    if connection.get_execution_options().get(WRITES):
+        return connection.execute(_FIND, {"k": int(kind), "t": text}).scalar_one_or_none()  # it may be undone yet
+    known: dict[Key, int] = connection.info.setdefault("names", {})  # of this connection to the database
+    number = known.get((kind, text))
+    if number is None:
+        number = connection.execute(_FIND, {"k": int(kind), "t": text}).scalar_one_or_none()
+        if number is not None:
+            if len(known) >= MAX_FOUND:
+                known.clear()
+            known[kind, text] = number
+    return number
 
 
 def texts(connection: sa.Connection, ids: Iterable[int]) -> dict[int, str]:

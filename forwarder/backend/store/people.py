@@ -14,7 +14,7 @@ from forwarder.backend.store.views import NameKind, Relation
 
 TOP = 20  # of the others, on the page of one
 MAX_LISTED = 1000
-TOUCHED_EVENTS = 500  # the latest of a service, from which its objects are told
+TOUCHED_EVENTS = 200  # the latest of a service, from which its objects are told
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,12 +141,12 @@ class People:
     def entity(self, entity_ref: str) -> EntityView | None:
         """One service; None when no event of it ever came."""
         with self._database.reading() as connection:
-            number, tally = _one(connection, NameKind.ENTITY, entity_ref)
-            if tally is None:
+            number = find(connection, NameKind.ENTITY, entity_ref)
+            if number is None:
                 return None
-            row = connection.execute(sa.select(names.c.space, names.c.team).where(names.c.id == number)).one()
+            row = connection.execute(_NAME, {"n": number}).one()
             return EntityView(
-                entity=tally,
+                entity=_tally(row),
                 namespace=row.space,
                 team=row.team,
                 actors=_others(connection, Relation.ENTITY_ACTOR, "a", number),
@@ -155,23 +155,9 @@ class People:
 
     def touched(self, entity_ref: str, *, limit: int = 50) -> list[Touched]:
         """The objects of a service that were touched lately, the latest first, each with its last change."""
-        query = (
-            sa.select(
-                events.c.object,
-                events.c.cluster,
-                events.c.occurred_us,
-                events.c.actor,
-                events.c.type,
-                events.c.id,
-                events.c.seq,
-            )
-            .where(events.c.entity_ref == entity_ref, events.c.test.is_(sa.false()))
-            .order_by(events.c.occurred_us.desc(), events.c.seq.desc())
-            .limit(TOUCHED_EVENTS)
-        )
         found: dict[tuple[str, str], list[Any]] = {}
         with self._database.reading() as connection:
-            for row in connection.execute(query).all():
+            for row in connection.execute(_LATEST_OF, {"ref": entity_ref}).all():
                 if row.object:
                     found.setdefault((row.object, row.cluster), [row, 0])[1] += 1
             shown = list(found.values())[:limit]
@@ -184,20 +170,31 @@ def _one(connection: sa.Connection, kind: NameKind, text: str) -> tuple[int, Tal
     number = find(connection, kind, text)
     if number is None:
         return 0, None
-    query = sa.select(names.c.text, names.c["count"], names.c.last_us).where(names.c.id == number)
-    return number, _tally(connection.execute(query).one())
+    return number, _tally(connection.execute(_NAME, {"n": number}).one())
 
 
 def _others(connection: sa.Connection, relation: Relation, side: str, number: int) -> list[Tally]:
     """The names on the other side of a relation, the most frequent first."""
-    other = pairs.c["b" if side == "a" else "a"]
-    query = (
-        sa.select(names.c.text, pairs.c["count"], pairs.c.last_us)
-        .where(pairs.c.relation == int(relation), pairs.c[side] == number, names.c.id == other)
-        .order_by(pairs.c["count"].desc(), other.desc())
-        .limit(TOP)
-    )
-    return [_tally(row) for row in connection.execute(query)]
+    return [_tally(row) for row in connection.execute(_OTHERS[side], {"r": int(relation), "n": number})]
+
+
+# Made once: to build a statement takes longer than to run it.
+_LATEST_OF = (
+    sa.select(*(events.c[name] for name in ("object", "cluster", "occurred_us", "actor", "type", "id", "seq")))
+    .where(events.c.entity_ref == sa.bindparam("ref"), events.c.test.is_(sa.false()))
+    .order_by(events.c.occurred_us.desc(), events.c.seq.desc())
+    .limit(TOUCHED_EVENTS)
+)
+_NAME = sa.select(names.c.text, names.c["count"], names.c.last_us, names.c.space, names.c.team).where(
+    names.c.id == sa.bindparam("n")
+)
+_OTHERS = {
+    side: sa.select(names.c.text, pairs.c["count"], pairs.c.last_us)
+    .where(pairs.c.relation == sa.bindparam("r"), pairs.c[side] == sa.bindparam("n"), names.c.id == other)
+    .order_by(pairs.c["count"].desc(), other.desc())
+    .limit(TOP)
+    for side, other in (("a", pairs.c.b), ("b", pairs.c.a))
+}
 
 
 def _tally(row: Any) -> Tally:

@@ -156,15 +156,19 @@ def of_events(
     return totals
 
 
-_STRETCH = sa.select(names.c.id, events.c.cluster, events.c.points, events.c.occurred_us).where(
+_OF_STRETCH = (
     names.c.kind == int(NameKind.ENTITY),
-    names.c.text == events.c.entity_ref,
     events.c.occurred_us >= sa.bindparam("since"),
     events.c.occurred_us < sa.bindparam("until"),
     events.c.test.is_(sa.false()),
     events.c.mark == 0,
 )
-_STRETCH_OF_ENTITY = _STRETCH.where(names.c.id == sa.bindparam("e"))
+_COLUMNS = (names.c.id, events.c.cluster, events.c.points, events.c.occurred_us)
+# Without the concatenation SQLite would look for events of this stretch entity by entity: thousands that have none.
+_STRETCH = sa.select(*_COLUMNS).where(names.c.text == events.c.entity_ref.concat(""), *_OF_STRETCH)
+_STRETCH_OF_ENTITY = sa.select(*_COLUMNS).where(
+    names.c.text == events.c.entity_ref, names.c.id == sa.bindparam("e"), *_OF_STRETCH
+)
 
 
 def _clusters(connection: sa.Connection, wanted: set[str]) -> dict[str, int]:

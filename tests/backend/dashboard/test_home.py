@@ -96,7 +96,7 @@ def test_pages(client: TestClient, payload: Payload, look: Look) -> None:
     names = [f"component:a/s{number}" for number in range(60)]
     send(client, *[payload(entity_ref=name) for name in names])
     first = look(client, "/")
-    assert "1 to 50 of 60 services" in first.text
+    assert "1 to 30 of 60 services" in first.text
     second = look(client, next(address for address, words in first.links if words == "Next"))
     found = [address for page in (first, second) for address, _ in page.links if "/service?ref=component:a/" in address]
     listed = set(found)

@@ -135,6 +135,41 @@ def test_a_page_reads_no_more_than_its_bound(store: Store, event: MakeEvent) -> 
     assert [event.id for event in second.events] == ["rare"]
 
 
+def steps(store: Store, ask: Callable[[], object]) -> int:
+    """How many steps, in hundreds, SQLite's machine makes for it."""
+    made = [0]
+
+    def count() -> int:
+        made[0] += 1
+        return 0
+
+    with store.database.one_moment(), store.database.reading() as connection:
+        driver: Any = connection.connection.driver_connection
+        ask()  # statements are made once
+        driver.set_progress_handler(count, 100)
+        try:
+            ask()
+        finally:
+            driver.set_progress_handler(None, 0)
+    return made[0]
+
+
+def test_a_page_costs_the_same_however_much_there_is(store: Store, event: MakeEvent) -> None:
+    """The walk along the index ends at the bound: ten times as many events behind it are not looked at."""
+    if not store.database.sqlite:
+        pytest.skip("PostgreSQL does not count its steps")
+    where = EventFilter(actor="jane", severity="low", since_us=NOW_US - 9 * DAY_US)
+
+    def fill(number: int) -> int:
+        for start in range(0, number, 1000):
+            store.record([event(actor="jane", timestamp=at(-HOUR_US - start - n)) for n in range(1000)], NOW_US)
+        return steps(store, lambda: store.events.page(where, limit=10))
+
+    few = fill(2000)
+    assert few > 0
+    assert fill(10_000) <= few + 2
+
+
 def test_sessions(store: Store, event: MakeEvent) -> None:
     """Open are sessions of the last day whose end has not come; a denied one opened nothing."""
     store.record(

@@ -24,6 +24,33 @@ def test_once(store: Store) -> None:
         assert find(connection, NameKind.ACTOR, "joe") is None
 
 
+def test_found_once(store: Store) -> None:
+    """What a reader has found it finds again; what is not there yet is looked for each time."""
+    with store.database.reading() as connection:
+        assert find(connection, NameKind.ACTOR, "jane") is None
+    with store.database.writing() as connection:
+        ids = Names().resolve(connection, [counted("jane")])
+    for _ in range(2):
+        with store.database.reading() as connection:
+            assert find(connection, NameKind.ACTOR, "jane") == ids[NameKind.ACTOR, "jane"]
+            assert find(connection, NameKind.ENTITY, "jane") is None
+
+
+def test_found_by_a_writer_that_fails(store: Store) -> None:
+    """A number that was rolled back is not remembered by the connection that gave it."""
+
+    def fail() -> None:
+        with store.database.writing() as connection:
+            Names().resolve(connection, [counted("jane")])
+            assert find(connection, NameKind.ACTOR, "jane") is not None
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    with store.database.reading() as connection:
+        assert find(connection, NameKind.ACTOR, "jane") is None
+
+
 def test_rolled_back(store: Store) -> None:
     """Names of a transaction that failed are made anew by the next."""
     known = Names()

@@ -8,10 +8,11 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.dialects import sqlite
 
 from forwarder.backend.intake import NewEvent, format_timestamp, read_event
 from forwarder.backend.schema import names, pairs, tallies
-from forwarder.backend.store import Store
+from forwarder.backend.store import Store, rolling
 from forwarder.backend.store.rebuild import build_all
 from forwarder.backend.store.scores import ScoreFilter
 from forwarder.backend.store.state import change_state, read_state
@@ -248,3 +249,13 @@ def test_marks_hide_until_undone(store: Store) -> None:
     assert (store.scores.friction("c:n/a", NOW_US).score, mark.hidden) == (0, 1)
     store.triage.undo(mark.id, author="me", now_us=NOW_US)
     assert store.scores.friction("c:n/a", NOW_US).score == 100
+
+
+def test_what_has_left_the_window_is_found_by_time(store: Store) -> None:
+    """Readers reckon out a few seconds of events, every time: they are not looked for service by service."""
+    if not store.database.sqlite:
+        pytest.skip("a plan of SQLite")
+    text = str(rolling._STRETCH.compile(dialect=sqlite.dialect()))
+    with store.database.reading() as connection:
+        plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", (0,) * text.count("?"))]
+    assert plan[0].startswith("SEARCH events USING INDEX events_occurred "), plan

@@ -98,3 +98,18 @@ def test_nobody(store: Store) -> None:
     assert store.scores.friction("c:n/x", NOW_US).score == 0
     assert store.scores.history("c:n/x", NOW_US) == []
     assert store.scores.explain("c:n/x", NOW_US).contributions == []
+
+
+def test_a_card_is_all_three(filled: Store) -> None:
+    """A page's card says what the three calls say."""
+    for ref in ("component:shop/pay", "component:web/front", "component:web/nobody"):
+        card = filled.scores.card(ref, NOW_US, days=14)
+        assert card.explanation == filled.scores.explain(ref, NOW_US)
+        history = filled.scores.history(ref, NOW_US, days=14)
+        assert [(point.day, point.score, point.count) for point in card.history] == [
+            (point.day, point.score, point.count) for point in history
+        ]
+        assert [point.points for point in card.history] == pytest.approx([point.points for point in history])
+        told = filled.scores.friction(ref, NOW_US)
+        assert card.friction == told
+        assert (told.score, told.bypass_count) == (card.explanation.score, card.explanation.count)

@@ -1,5 +1,6 @@
 """The index of words: what is written, changed and deleted is found, found otherwise, and found no more."""
 
+import random
 import time
 from collections.abc import Callable
 
@@ -43,6 +44,7 @@ def test_a_frequent_word_ends_in_time(
     """When the time of a page is over it ends where it is, and goes on from there."""
     store.record([event(id=f"{n}", command="ls") for n in range(30)], NOW_US)
     monkeypatch.setattr(words, "CANDIDATES", 10)
+    monkeypatch.setattr(words, "LOOKED_AT", 10)
     monkeypatch.setattr(words, "BUDGET_S", -1.0)
     began = time.monotonic()
     page = store.events.page(EventFilter(text="ls", severity="low"), limit=20)
@@ -54,3 +56,27 @@ def test_a_frequent_word_ends_in_time(
         seen += 1
     assert seen >= 3
     assert time.monotonic() - began < 5
+
+
+WORDS = ("red", "green", "blue", "dark-red", "red-green", "every")
+
+
+@pytest.mark.parametrize(
+    "text", ["red", "red green", "dark-red", "green-red", "every dark-red", "blue every red", "none"]
+)
+def test_a_search_that_is_stopped_misses_nothing(
+    store: Store, event: Callable[..., NewEvent], monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """However early the index is stopped, all pages together hold what it would have found, in the same order."""
+    chance = random.Random(4)
+    commands = [" ".join(["every", *chance.sample(WORDS, 2)]) for _ in range(60)]
+    store.record([event(id=f"{n}", command=command) for n, command in enumerate(commands)], NOW_US)
+    whole = found(store, text)
+    for name, value in (("LOOKED_AT", 7), ("BUDGET_S", -1.0), ("WORD_S", -1.0), ("STEPS", 1)):
+        monkeypatch.setattr(words, name, value)
+    page = store.events.page(EventFilter(text=text), limit=5)
+    seen = [each.id for each in page.events]
+    while page.next:
+        page = store.events.page(EventFilter(text=text), limit=5, cursor=page.next)
+        seen += [each.id for each in page.events]
+    assert seen == whole

@@ -21,6 +21,8 @@ def test_axe(backend: Backend, visit: Visit, theme: str) -> None:
     serious = []
     for path in PATHS:
         page.goto(f"{backend.url}{path}")
+        if page.locator("[data-fragment]").count():
+            expect(page.locator("[data-fragment] svg").first).to_be_visible()
         page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
         serious += [f"{path} {words}" for words in violations(page)]
     assert serious == []
@@ -99,6 +101,7 @@ def test_heatmap_by_keyboard(backend: Backend, visit: Visit) -> None:
     """Tab reaches a heatmap once, arrows move between its cells with events, Enter opens one."""
     page = visit(f"{backend.url}/service?ref={SHOP}")
     cells = page.locator("svg.week a")
+    expect(cells.first).to_be_visible()
     assert cells.count() > 3
     cells.first.focus()
     before = page.evaluate("document.activeElement.getAttribute('data-cell')")
@@ -109,9 +112,10 @@ def test_heatmap_by_keyboard(backend: Backend, visit: Visit) -> None:
     assert after != before
     assert page.locator("svg.week a[tabindex='0']").count() == 1
     page.keyboard.press("Tab")
-    expect(page.locator("#week-table summary")).to_be_focused()
+    expect(page.locator("#week-table")).to_be_focused()
     page.keyboard.press("Enter")
-    expect(page.locator("#week-table table")).to_be_visible()
+    expect(page.get_by_role("table", name="Events by weekday and hour")).to_be_visible()
+    page.go_back()
     cells.first.focus()
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile(r"/search\?"))

@@ -13,7 +13,8 @@ Start = Callable[..., Backend]
 
 PATHS = [
     "/", "/search", f"/service?ref={SHOP}", "/actors", "/actor?name=person1@corp.example", "/rules", "/rule?name=kubectl-exec",
-    "/triage", "/status", "/sign-in", "/event?id=past-0", "/event?id=hostile", f"/embed/{SHOP}", "/service?ref=nonsense",
+    "/triage", "/status", "/sign-in", "/event?id=past-0", "/event?id=hostile", f"/embed/{SHOP}", f"/table?entity={SHOP}",
+    "/table?actor=person1@corp.example", "/service?ref=nonsense",
 ]  # fmt: skip
 
 

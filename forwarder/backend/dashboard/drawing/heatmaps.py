@@ -1,11 +1,11 @@
 """The two heatmaps: when in the week it happens, and which rule on which day."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 from markupsafe import Markup
 
-from forwarder.backend.dashboard.drawing.grid import Grid, draw
+from forwarder.backend.dashboard.drawing.grid import Axis, Grid, draw
 
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 HOURS = 24
@@ -14,36 +14,37 @@ RULE_LABEL_CHARS = 22
 RULE_LABEL_WIDTH = 134
 
 
-def week_grid(counts: Sequence[Sequence[int]], href: Callable[[int, int], str]) -> Markup:
-    """counts[weekday][hour], Monday first, hours of UTC. href(weekday, hour): the events behind a cell."""
+def week_grid(counts: Sequence[Sequence[int]], link: str) -> Markup:
+    """counts[weekday][hour], Monday first, hours of UTC. link: to the events of all of them, with a query string."""
     grid = Grid(
         title="events by weekday and hour, UTC",
-        row_labels=WEEKDAYS,
-        column_labels=[f"{hour:02}" if hour % 3 == 0 else "" for hour in range(HOURS)],
+        rows=Axis(labels=WEEKDAYS, words=WEEKDAYS, links=[f"{link}&weekday={number}" for number in range(7)]),
+        columns=Axis(
+            labels=[f"{hour:02}" if hour % 3 == 0 else "" for hour in range(HOURS)],
+            words=[f" {hour:02}:00 to {hour:02}:59" for hour in range(HOURS)],
+            links=[f"&hour={hour}" for hour in range(HOURS)],
+        ),
         counts=counts,
-        words=lambda weekday, hour: f"{WEEKDAYS[weekday]} {hour:02}:00 to {hour:02}:59",
-        href=href,
         label_width=WEEK_LABEL_WIDTH,
         shape="week",
     )
     return draw(grid)
 
 
-def day_grid(
-    counts: Mapping[str, Mapping[date, int]], days: Sequence[date], href: Callable[[str, date], str]
-) -> Markup:
-    """counts: by rule, then by day; rules in the order of the mapping. days: the columns, oldest first.
+def day_grid(counts: Mapping[str, Sequence[int]], days: Sequence[date], links: Mapping[str, str]) -> Markup:
+    """counts: by rule, one for each of `days`; rules in the order of the mapping. days: the columns, oldest first.
 
-    href(rule, day): the events behind a cell.
+    links: by rule, to all its events, with a query string.
     """
-    rules = list(counts)
     grid = Grid(
         title="events by day and rule",
-        row_labels=[_cut(rule) for rule in rules],
-        column_labels=[_day_label(day) for day in days],
-        counts=[[counts[rule].get(day, 0) for day in days] for rule in rules],
-        words=lambda row, column: f"{rules[row]} on {days[column]:%a %d %b}",
-        href=lambda row, column: href(rules[row], days[column]),
+        rows=Axis(labels=[_cut(rule) for rule in counts], words=list(counts), links=[links[rule] for rule in counts]),
+        columns=Axis(
+            labels=[_day_label(day) for day in days],
+            words=[f" on {day:%a %d %b}" for day in days],
+            links=[f"&since={day}&until={day}" for day in days],
+        ),
+        counts=list(counts.values()),
         label_width=RULE_LABEL_WIDTH,
         shape="days",
     )

@@ -1,5 +1,6 @@
 """A score's way over some days, as small as a word."""
 
+import functools
 from collections.abc import Sequence
 
 from markupsafe import Markup
@@ -49,18 +50,23 @@ def bars(counts: Sequence[int], band: str, what: str) -> Markup:
     most = max(counts, default=0)
     if not most:
         return Markup("")
-    step = WIDTH / len(counts)
-    wide = number(step - 1.5)
-    floor = HEIGHT - 1
     drawn: list[str] = []  # two paths, not a box for each day: a page has fifty of these
     empty: list[str] = []
     for index, count in enumerate(counts):
-        tall = max(3.0, (HEIGHT - 2) * count / most) if count else 1.0
-        box = f"M{number(index * step + 0.75)} {number(floor - tall)}h{wide}v{number(tall)}h-{wide}z"
-        (drawn if count else empty).append(box)
+        if count:
+            drawn.append(_box(len(counts), index, max(3, round((HEIGHT - 2) * count / most))))
+        else:
+            empty.append(_box(len(counts), index, 1))
     parts = [
         element("path", d="".join(empty), class_="spark-none"),
         element("path", d="".join(drawn), class_="spark-bar"),
     ]
     words = f"{what}: {', '.join(map(str, counts))}"
     return picture(WIDTH, HEIGHT, parts, class_=f"spark {band}", role="img", aria_label=words)
+
+
+@functools.lru_cache(1024)
+def _box(days: int, index: int, tall: int) -> str:
+    step = WIDTH / days
+    wide = number(step - 1.5)
+    return f"M{number(index * step + 0.75)} {HEIGHT - 1 - tall}h{wide}v{tall}h-{wide}z"

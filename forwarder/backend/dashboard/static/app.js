@@ -61,6 +61,14 @@ document.addEventListener("keydown", (event) => {
   next.focus();
 });
 
+// Pictures come after the page that they stand on: until then, and without a script, there is a link to their numbers.
+for (const part of document.querySelectorAll("[data-fragment]")) {
+  fetch(part.dataset.fragment, { headers: { Accept: "text/html" }, redirect: "error" })
+    .then((answer) => (answer.ok ? answer.text() : Promise.reject(new Error(String(answer.status)))))
+    .then((text) => part.replaceChildren(...new DOMParser().parseFromString(text, "text/html").body.childNodes))
+    .catch(() => {}); // the link stays
+}
+
 export function localTimes(scope) {
   for (const time of scope.querySelectorAll("time[datetime]")) {
     time.title = `${new Date(time.dateTime).toLocaleString()} (your time)`;

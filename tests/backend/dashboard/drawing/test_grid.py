@@ -2,7 +2,7 @@
 
 from xml.etree import ElementTree as ET
 
-from forwarder.backend.dashboard.drawing.grid import CELL, INSET, TOP, Grid, draw
+from forwarder.backend.dashboard.drawing.grid import CELL, INSET, TOP, Axis, Grid, draw
 
 HOSTILE = '"><script>alert(1)</script>'
 
@@ -10,11 +10,13 @@ HOSTILE = '"><script>alert(1)</script>'
 def drawn(counts: list[list[int]], label: str = "row") -> ET.Element:
     grid = Grid(
         title="a title",
-        row_labels=[label] * len(counts),
-        column_labels=["a", "", "c"],
+        rows=Axis(
+            labels=[label] * len(counts),
+            words=[f"{label} {row}" for row in range(len(counts))],
+            links=[f"/search?l={label}&r={row}" for row in range(len(counts))],
+        ),
+        columns=Axis(labels=["a", "", "c"], words=["/0", "/1", "/2"], links=["&c=0", "&c=1", "&c=2"]),
         counts=counts,
-        words=lambda row, column: f"{row}/{column}",
-        href=lambda row, column: f"/search?r={row}&c={column}",
         label_width=30,
         shape="week",
     )
@@ -26,8 +28,8 @@ def test_cells() -> None:
     picture = drawn([[0, 1, 0], [1200, 0, 0]])
     links = list(picture.iter("a"))
     assert [(link.get("href"), link.get("aria-label"), link.get("tabindex")) for link in links] == [
-        ("/search?r=0&c=1", "0/1: 1 event", "0"),
-        ("/search?r=1&c=0", "1/0: 1,200 events", "-1"),
+        ("/search?l=row&r=0&c=1", "row 0/1: 1 event", "0"),
+        ("/search?l=row&r=1&c=0", "row 1/0: 1,200 events", "-1"),
     ]
     assert [link.get("data-cell") for link in links] == ["0,1", "1,0"]
     cells = list(picture.iter("rect"))
@@ -53,8 +55,9 @@ def test_nothing() -> None:
 
 
 def test_hostile_labels() -> None:
-    """A name that is markup is shown as text."""
-    assert (
-        next(text.text for text in drawn([[0, 0, 0]], HOSTILE).iter("text") if text.text and len(text.text) > 1)
-        == HOSTILE
-    )
+    """A name that is markup is shown as text, in labels and in what cells say and lead to."""
+    picture = drawn([[0, 1, 0]], HOSTILE)
+    assert next(text.text for text in picture.iter("text") if text.text and len(text.text) > 1) == HOSTILE
+    link = next(picture.iter("a"))
+    assert (link.get("href"), link.get("aria-label")) == (f"/search?l={HOSTILE}&r=0&c=1", f"{HOSTILE} 0/1: 1 event")
+    assert [title.text for title in picture.iter("title")] == [f"{HOSTILE} 0/1: 1 event"]
