@@ -18,9 +18,11 @@ from typing import Any
 import anyio.to_thread
 import msgspec
 from fastapi import FastAPI, Request, Response
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from sqlalchemy.exc import DataError, SQLAlchemyError
+from starlette.exceptions import HTTPException
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from forwarder import __version__
@@ -28,6 +30,7 @@ from forwarder.backend.access.described import describe_access
 from forwarder.backend.access.gate import Gate
 from forwarder.backend.access.visitors import Access
 from forwarder.backend.dashboard.desk import Desk
+from forwarder.backend.dashboard.problems import Handler, Problems
 from forwarder.backend.dashboard.routes import Files, dashboard
 from forwarder.backend.dashboard.rulebook import RuleBook, no_rules
 from forwarder.backend.database import cause
@@ -84,7 +87,9 @@ def create_app(
         redirect_slashes=False,
     )
     access = Access(store.database, settings, clock)
-    app.add_middleware(Gate, access=access, settings=settings)
+    desk = Desk(store, settings, access, rules, clock)
+    problems = Problems(desk)
+    app.add_middleware(Gate, access=access, settings=settings, shown=problems.shown)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.allowed_origins,
@@ -92,14 +97,11 @@ def create_app(
         allow_methods=["GET", "POST"],
         allow_headers=["Authorization", "Content-Type"],
     )
-    app.add_middleware(Guard)
+    app.add_middleware(Guard, shown=problems.shown)
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
-    app.add_exception_handler(SQLAlchemyError, _store_failed)
-    app.add_exception_handler(DataError, _unstorable)
-    for refusal in (Overloaded, ShuttingDown):
-        app.add_exception_handler(refusal, _exit_failed)
-    app.add_exception_handler(RequestValidationError, _bad_parameters)
+    for failure, handle in _HANDLERS.items():
+        app.add_exception_handler(failure, problems.handler(handle))
     bodies = Bodies()
     feed = LiveFeed(store)
     app.state.live = feed  # the server ends it when it stops
@@ -159,7 +161,7 @@ def create_app(
         return answer([healert_event(event) for event in store.latest(limit, include_tests=include_tests)])
 
     app.mount("/static", Files())
-    app.include_router(dashboard(Desk(store, settings, access, rules, clock)))
+    app.include_router(dashboard(desk))
     describe(app)
     describe_access(app)
     return app
@@ -236,6 +238,20 @@ async def _exit_failed(request: Request, error: Exception) -> Response:
         media_type="application/json",
     )
 
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return await http_exception_handler(request, error)
+
+
+_HANDLERS: dict[type[Exception], Handler] = {
+    HTTPException: _refused,  # Starlette's: that of an address which is not there, and the base of FastAPI's
+    RequestValidationError: _bad_parameters,
+    SQLAlchemyError: _store_failed,
+    DataError: _unstorable,
+    Overloaded: _exit_failed,
+    ShuttingDown: _exit_failed,
+}
 
 _EVENT_SCHEMA = msgspec.json.schema_components([IncomingEvent])[1]["IncomingEvent"]
 _EVENTS_BODY = {
