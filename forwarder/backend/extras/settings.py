@@ -1,4 +1,4 @@
-"""The score's settings by call. They hold at once; a new half-life as soon as the buckets are made for it."""
+"""The settings of score and retention by call. They hold at once; a new half-life as soon as the buckets are made for it."""
 
 from collections.abc import Callable
 from typing import Annotated, Literal
@@ -39,12 +39,12 @@ def router(store: Store, now_us: Callable[[], int], bodies: Bodies) -> APIRouter
 
     @routes.get("", **gives(Setting, many=True))
     def settings() -> Response:
-        """Every setting of the score, and where it comes from."""
+        """Every setting, and where it comes from."""
         return answer(told(store.settings.all()))
 
     @routes.put("", **gives(Setting, many=True, also=(408, 413)), openapi_extra=takes(Change))
     async def change(request: Request) -> Response:
-        """Change some of them, for all stored events, until they are reset."""
+        """Change some of them, for all stored events, until they are reset. A shorter retention_days deletes older events."""
         wanted = await read_body(request, bodies, Change)
         author = author_of(request, wanted.author, needed=False)
         return answer(told(await anyio.to_thread.run_sync(_change, store, wanted, author, now_us())))
