@@ -13,6 +13,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
@@ -29,6 +30,7 @@ from forwarder.contracts import Stopping
 from forwarder.errors import ConfigError
 from forwarder.settings import Address
 from forwarder.tasks import cancel, spawn
+from forwarder.wire.complaints import Complaints
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +164,7 @@ async def _stop(server: uvicorn.Server, stopping: Stopping, end_streams: Callabl
 def _config(app: object) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        http=HeadProtocol,
+        http=partial(HeadProtocol, Complaints(log, time.monotonic)),  # type: ignore[arg-type]
         log_config=None,
         log_level=logging.WARNING,
         access_log=False,
