@@ -12,8 +12,9 @@ What needs which key stands in `access/gate.py`. Every route that touches the st
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio.to_thread
 import msgspec
@@ -55,6 +56,7 @@ from forwarder.backend.settings import BackendSettings
 from forwarder.backend.store import Store
 from forwarder.backend.store.events import RecentEvent
 from forwarder.errors import Overloaded, ShuttingDown
+from forwarder.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +75,13 @@ def create_app(
     exit_: Exit | None = None,
     *,
     rules: RuleBook = no_rules,
+    telemetry: Telemetry | None = None,
 ) -> FastAPI:
     """The ASGI application over `store`. Opens nothing by itself.
 
-    clock: Unix seconds. exit_: where first-seen events go on to. rules: for their pages.
+    clock: Unix seconds. exit_: where first-seen events go on to. rules: for their pages. telemetry: counts what is sent.
     """
+    counted = (telemetry or Telemetry())["forwarder_backend_events"]
     recorder = Onward(store, exit_, store.suppressed) if exit_ else store
     app = FastAPI(
         title="friction-forwarder backend",
@@ -131,8 +135,10 @@ def create_app(
             return _unprocessable(Refusal("", "send it as Content-Type: application/json", "malformed"))
         async with bodies.read(request) as body:
             answered = await anyio.to_thread.run_sync(_take, recorder, body, now_us(), limiter=ingest_threads)
+        for result, number in answered.results.items():
+            counted.labels(result).inc(number)
         feed.notify()
-        return answered
+        return answered.response
 
     for router in routers(store, now_us, bodies, feed):
         app.include_router(router)
@@ -167,17 +173,24 @@ def create_app(
     return app
 
 
-def _take(recorder: Store | Onward, body: bytes, now_us: int) -> Response:
+class _Answered(NamedTuple):
+    """results: how many events became what; none of a body that is no events."""
+
+    response: Response
+    results: Counter[str]
+
+
+def _take(recorder: Store | Onward, body: bytes, now_us: int) -> _Answered:
     """Record what `body` holds and answer. A list gets one result per item: a bad one does not refuse its neighbours."""
     data = parse_body(body)
     if isinstance(data, Refusal):
-        return _unprocessable(data)
+        return _Answered(_unprocessable(data), Counter())
     if isinstance(data, dict):
         event = read_event(data)
         if isinstance(event, Refusal):
-            return _unprocessable(event)
-        recorder.record([event], now_us)
-        return answer({"status": "ok", "message": "Event recorded"})
+            return _Answered(_unprocessable(event), Counter(refused=1))
+        (became,) = recorder.record([event], now_us)
+        return _Answered(answer({"status": "ok", "message": "Event recorded"}), Counter([became]))
     read = [read_event(item) for item in data]
     stored = iter(recorder.record([event for event in read if isinstance(event, NewEvent)], now_us))
     results = [
@@ -186,8 +199,10 @@ def _take(recorder: Store | Onward, body: bytes, now_us: int) -> Response:
         else {"status": next(stored), "detail": ""}
         for event in read
     ]
-    recorded = sum(result["status"] in ("recorded", "updated") for result in results)
-    return answer({"status": "ok", "message": f"{recorded} events recorded", "results": results})
+    counts = Counter(result["status"] for result in results)
+    recorded = counts["recorded"] + counts["updated"]
+    told = {"status": "ok", "message": f"{recorded} events recorded", "results": results}
+    return _Answered(answer(told), counts)
 
 
 def _recent(event: RecentEvent) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from forwarder.cli.keys import read_env_file, write_env_file
 
 if TYPE_CHECKING:
     from forwarder.backend.settings import BackendSettings
-    from forwarder.exits import Exits
+    from forwarder.exits import Exits, NoExits
     from forwarder.registry import LogSettings
 
 log = logging.getLogger("forwarder")
@@ -83,17 +83,26 @@ def backend(
     settings, chosen = chosen_settings(config, listen, database)
     logs.configure(chosen.level, chosen.format)
     exits = _exits(config)
-    server = BackendServer(settings, exit_=exits, rules=rule_book(settings.rules))
+    told = exits or _no_exits(config)
+    server = BackendServer(settings, exit_=exits, rules=rule_book(settings.rules), telemetry=told.telemetry)
 
     def started() -> None:
         key = "a key is needed to write" if server.keys else "no key is asked for; set HEALERT_API_KEY"
         log.info("backend on http://%s, %s", server.address, key)
         if exits:
-            metrics = f", metrics on http://{exits.telemetry_address}" if exits.telemetry_address else ""
-            log.info("first-seen events go on to %s%s", ", ".join(exits.sinks), metrics)
+            log.info("first-seen events go on to %s", ", ".join(exits.sinks))
+        if told.telemetry_address:
+            log.info("metrics on http://%s", told.telemetry_address)
 
     async def service(stopping: asyncio.Event) -> None:
-        await server.serve(stopping, started)
+        if told is exits:
+            await server.serve(stopping, started)
+            return
+        told.open()
+        try:
+            await server.serve(stopping, started)
+        finally:
+            told.close()
 
     run_service(service)
     log.info("stopped")
@@ -230,6 +239,14 @@ def _exits(config: Path | None) -> "Exits | None":
 
     loaded = read_exits(config) if config is not None else None
     return Exits(loaded) if loaded else None
+
+
+def _no_exits(config: Path | None) -> "NoExits":
+    from forwarder.cli.configuration import read_backend_telemetry
+    from forwarder.exits import NoExits
+    from forwarder.registry import TelemetrySettings
+
+    return NoExits(TelemetrySettings(listen="") if config is None else read_backend_telemetry(config))
 
 
 def chosen_settings(config: Path | None, listen: str, database: str) -> "tuple[BackendSettings, LogSettings]":
