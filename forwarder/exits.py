@@ -10,7 +10,7 @@ receiver: durable first, then delivered, put off or dead, and nothing is sent tw
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -18,12 +18,33 @@ from forwarder import __version__
 from forwarder.delivery import Delivery
 from forwarder.events.friction import FrictionEvent
 from forwarder.outbox import Outbox, read_ledger, show
-from forwarder.registry import Loaded, build_sink, outbox_entry
+from forwarder.registry import Loaded, TelemetrySettings, build_sink, outbox_entry
 from forwarder.settings import Address, parse_address
 from forwarder.telemetry import Telemetry
 from forwarder.wire.http import TelemetryServer
 
 STOP_S = 12.0  # a delivery in flight has a deadline of 10 s of its own
+
+
+class NoExits:
+    """A backend without sinks: only the port that tells about it. telemetry_address: as of Exits."""
+
+    def __init__(self, settings: TelemetrySettings) -> None:
+        """Opens nothing. Raises ConfigError."""
+        self.telemetry = Telemetry()
+        self.telemetry_address: Address | None = None
+        self._http = _port(settings, self.telemetry.exposition)
+        self.telemetry["forwarder_info"].labels(__version__).set(1)
+
+    def open(self) -> None:
+        """Raises ConfigError when the port cannot be bound."""
+        if self._http:
+            self.telemetry_address = self._http.start()
+
+    def close(self) -> None:
+        """May be called whether it is open or not."""
+        if self._http:
+            self._http.stop()
 
 
 class Exits:
@@ -42,16 +63,7 @@ class Exits:
             telemetry=self.telemetry,
         )
         self._deliveries = [Delivery(self._outbox, sink, self.telemetry) for sink in self.sinks.values()]
-        settings = loaded.config.telemetry
-        self._http: TelemetryServer | None = None
-        if settings.listen:
-            self._http = TelemetryServer(
-                parse_address(settings.listen, where="telemetry.listen"),
-                metrics=self._exposition,
-                ready=lambda: True,
-                token=settings.token or "",
-                allow_anonymous=settings.allow_anonymous,
-            )
+        self._http = _port(loaded.config.telemetry, self._exposition)
         self.telemetry["forwarder_info"].labels(__version__).set(1)
 
     def open(self) -> None:
@@ -91,3 +103,15 @@ class Exits:
     def _exposition(self) -> bytes:
         show(read_ledger(self._outbox.path), self.telemetry)
         return self.telemetry.exposition()
+
+
+def _port(settings: TelemetrySettings, exposition: Callable[[], bytes]) -> TelemetryServer | None:
+    if not settings.listen:
+        return None
+    return TelemetryServer(
+        parse_address(settings.listen, where="telemetry.listen"),
+        metrics=exposition,
+        ready=lambda: True,
+        token=settings.token or "",
+        allow_anonymous=settings.allow_anonymous,
+    )

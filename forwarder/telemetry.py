@@ -43,6 +43,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("forwarder_sink_oldest_seconds", "gauge", "Age of the oldest waiting event, seconds.", ("sink",)),
     Metric("forwarder_stream_events", "counter", "Audit events: delivered, refused or dropped.", ("sink", "result")),
     Metric("forwarder_stream_waiting", "gauge", "Audit events that this sink has yet to take.", ("sink",)),
+    Metric("forwarder_backend_events", "counter", "Friction events sent to a backend, by what it made of them.", ("result",)),
     Metric("forwarder_onward_skipped", "counter", "Events that a backend did not hand on to its sinks, by why.", ("reason",)),
     Metric("forwarder_falco_truncated", "counter", "Audit events above Falco's 256 KiB, sent without their bodies.", ("sink",)),
     Metric("forwarder_outbox_bytes", "gauge", "Size of the outbox on disk."),

@@ -13,9 +13,9 @@ from forwarder import registry
 from forwarder.contracts import Done, Later, Outcome
 from forwarder.errors import ConfigError, Overloaded
 from forwarder.events.friction import FrictionEvent
-from forwarder.exits import Exits
+from forwarder.exits import Exits, NoExits
 from forwarder.outbox import Outbox, read_ledger
-from forwarder.registry import Entry, load_exits
+from forwarder.registry import Entry, TelemetrySettings, load_exits
 from forwarder.settings import parse_document
 from forwarder.telemetry import Telemetry
 
@@ -172,3 +172,13 @@ def test_telemetry_beyond_this_machine_needs_a_token(exits: Callable[..., Exits]
     with pytest.raises(ConfigError, match=r"telemetry\.token"):
         exits(sinks={"note": {}}, telemetry={"listen": "0.0.0.0:0"})
     assert exits(sinks={"note": {}})._http is None
+
+
+def test_without_sinks_there_is_at_most_a_port() -> None:
+    """Where none is named nothing is opened; one that strangers reach needs a token."""
+    nowhere = NoExits(TelemetrySettings(listen=""))
+    nowhere.open()
+    assert nowhere.telemetry_address is None
+    nowhere.close()
+    with pytest.raises(ConfigError, match=r"telemetry\.token"):
+        NoExits(TelemetrySettings(listen="0.0.0.0:9000"))

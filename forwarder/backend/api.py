@@ -12,15 +12,18 @@ What needs which key stands in `access/gate.py`. Every route that touches the st
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio.to_thread
 import msgspec
 from fastapi import FastAPI, Request, Response
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from sqlalchemy.exc import DataError, SQLAlchemyError
+from starlette.exceptions import HTTPException
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from forwarder import __version__
@@ -28,6 +31,7 @@ from forwarder.backend.access.described import describe_access
 from forwarder.backend.access.gate import Gate
 from forwarder.backend.access.visitors import Access
 from forwarder.backend.dashboard.desk import Desk
+from forwarder.backend.dashboard.problems import Handler, Problems
 from forwarder.backend.dashboard.routes import Files, dashboard
 from forwarder.backend.dashboard.rulebook import RuleBook, no_rules
 from forwarder.backend.database import cause
@@ -52,6 +56,7 @@ from forwarder.backend.settings import BackendSettings
 from forwarder.backend.store import Store
 from forwarder.backend.store.events import RecentEvent
 from forwarder.errors import Overloaded, ShuttingDown
+from forwarder.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +75,13 @@ def create_app(
     exit_: Exit | None = None,
     *,
     rules: RuleBook = no_rules,
+    telemetry: Telemetry | None = None,
 ) -> FastAPI:
     """The ASGI application over `store`. Opens nothing by itself.
 
-    clock: Unix seconds. exit_: where first-seen events go on to. rules: for their pages.
+    clock: Unix seconds. exit_: where first-seen events go on to. rules: for their pages. telemetry: counts what is sent.
     """
+    counted = (telemetry or Telemetry())["forwarder_backend_events"]
     recorder = Onward(store, exit_, store.suppressed) if exit_ else store
     app = FastAPI(
         title="friction-forwarder backend",
@@ -84,7 +91,9 @@ def create_app(
         redirect_slashes=False,
     )
     access = Access(store.database, settings, clock)
-    app.add_middleware(Gate, access=access, settings=settings)
+    desk = Desk(store, settings, access, rules, clock)
+    problems = Problems(desk)
+    app.add_middleware(Gate, access=access, settings=settings, shown=problems.shown)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.allowed_origins,
@@ -92,14 +101,11 @@ def create_app(
         allow_methods=["GET", "POST"],
         allow_headers=["Authorization", "Content-Type"],
     )
-    app.add_middleware(Guard)
+    app.add_middleware(Guard, shown=problems.shown)
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
-    app.add_exception_handler(SQLAlchemyError, _store_failed)
-    app.add_exception_handler(DataError, _unstorable)
-    for refusal in (Overloaded, ShuttingDown):
-        app.add_exception_handler(refusal, _exit_failed)
-    app.add_exception_handler(RequestValidationError, _bad_parameters)
+    for failure, handle in _HANDLERS.items():
+        app.add_exception_handler(failure, problems.handler(handle))
     bodies = Bodies()
     feed = LiveFeed(store)
     app.state.live = feed  # the server ends it when it stops
@@ -129,8 +135,10 @@ def create_app(
             return _unprocessable(Refusal("", "send it as Content-Type: application/json", "malformed"))
         async with bodies.read(request) as body:
             answered = await anyio.to_thread.run_sync(_take, recorder, body, now_us(), limiter=ingest_threads)
+        for result, number in answered.results.items():
+            counted.labels(result).inc(number)
         feed.notify()
-        return answered
+        return answered.response
 
     for router in routers(store, now_us, bodies, feed):
         app.include_router(router)
@@ -159,23 +167,30 @@ def create_app(
         return answer([healert_event(event) for event in store.latest(limit, include_tests=include_tests)])
 
     app.mount("/static", Files())
-    app.include_router(dashboard(Desk(store, settings, access, rules, clock)))
+    app.include_router(dashboard(desk))
     describe(app)
     describe_access(app)
     return app
 
 
-def _take(recorder: Store | Onward, body: bytes, now_us: int) -> Response:
+class _Answered(NamedTuple):
+    """results: how many events became what; none of a body that is no events."""
+
+    response: Response
+    results: Counter[str]
+
+
+def _take(recorder: Store | Onward, body: bytes, now_us: int) -> _Answered:
     """Record what `body` holds and answer. A list gets one result per item: a bad one does not refuse its neighbours."""
     data = parse_body(body)
     if isinstance(data, Refusal):
-        return _unprocessable(data)
+        return _Answered(_unprocessable(data), Counter())
     if isinstance(data, dict):
         event = read_event(data)
         if isinstance(event, Refusal):
-            return _unprocessable(event)
-        recorder.record([event], now_us)
-        return answer({"status": "ok", "message": "Event recorded"})
+            return _Answered(_unprocessable(event), Counter(refused=1))
+        (became,) = recorder.record([event], now_us)
+        return _Answered(answer({"status": "ok", "message": "Event recorded"}), Counter([became]))
     read = [read_event(item) for item in data]
     stored = iter(recorder.record([event for event in read if isinstance(event, NewEvent)], now_us))
     results = [
@@ -184,8 +199,10 @@ def _take(recorder: Store | Onward, body: bytes, now_us: int) -> Response:
         else {"status": next(stored), "detail": ""}
         for event in read
     ]
-    recorded = sum(result["status"] in ("recorded", "updated") for result in results)
-    return answer({"status": "ok", "message": f"{recorded} events recorded", "results": results})
+    counts = Counter(result["status"] for result in results)
+    recorded = counts["recorded"] + counts["updated"]
+    told = {"status": "ok", "message": f"{recorded} events recorded", "results": results}
+    return _Answered(answer(told), counts)
 
 
 def _recent(event: RecentEvent) -> dict[str, Any]:
@@ -236,6 +253,20 @@ async def _exit_failed(request: Request, error: Exception) -> Response:
         media_type="application/json",
     )
 
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return await http_exception_handler(request, error)
+
+
+_HANDLERS: dict[type[Exception], Handler] = {
+    HTTPException: _refused,  # Starlette's: that of an address which is not there, and the base of FastAPI's
+    RequestValidationError: _bad_parameters,
+    SQLAlchemyError: _store_failed,
+    DataError: _unstorable,
+    Overloaded: _exit_failed,
+    ShuttingDown: _exit_failed,
+}
 
 _EVENT_SCHEMA = msgspec.json.schema_components([IncomingEvent])[1]["IncomingEvent"]
 _EVENTS_BODY = {

@@ -20,7 +20,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from forwarder.backend.schema import metadata
 from forwarder.errors import ConfigError
@@ -38,6 +38,9 @@ WRITE_LOCK = MIGRATION_LOCK + 1  # PostgreSQL: writers come one by one, as in SQ
 
 WRITES = "forwarder_writes"
 
+POSTGRESQL_URL = "postgresql://user@host/name"
+PSYCOPG = "postgresql+psycopg"  # the driver that such a URL gets
+
 _DAMAGED = ("file is not a database", "database disk image is malformed")  # SQLite's words
 
 
@@ -51,8 +54,14 @@ def open_database(database: str) -> sa.Engine:
         engine = _engine(url)
     except OSError as error:
         raise ConfigError(f"cannot open the database {name}: {error.strerror}") from None
+    except NoSuchModuleError:
+        raise ConfigError(f"{url.drivername} is not supported; write {POSTGRESQL_URL}", where="database") from None
     except ImportError as error:
-        raise ConfigError(f"the database {name} needs the Python package {error.name}; install it") from None
+        if url.drivername != PSYCOPG:
+            raise ConfigError(
+                f"the database {name} needs the Python package {error.name}; install it, or write {POSTGRESQL_URL}"
+            ) from None
+        raise ConfigError(f"the database {name} needs psycopg: pip install 'friction-forwarder[postgres]'") from None
     try:
         migrate(engine)
     except SQLAlchemyError as error:
@@ -187,11 +196,9 @@ def _url(database: str) -> URL:
     try:
         url = make_url(database)
     except (ArgumentError, ValueError):
-        raise ConfigError(
-            "no valid database URL; write a path or postgresql://user@host/name", where="database"
-        ) from None
+        raise ConfigError(f"no valid database URL; write a path or {POSTGRESQL_URL}", where="database") from None
     if url.drivername in ("postgres", "postgresql"):
-        return url.set(drivername="postgresql+psycopg")
+        return url.set(drivername=PSYCOPG)
     if url.get_backend_name() == "postgresql":
         return url
     if url.drivername != "sqlite":

@@ -8,9 +8,9 @@ import asyncio
 import contextlib
 import logging
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
-from fastapi import HTTPException, Request
+from fastapi import HTTPException, Request, Response
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,11 +37,16 @@ HEADERS = {
 }
 
 
+Shown = Callable[[Scope, Response], Response]
+"""A refusal as its reader should see it: a page for a browser."""
+
+
 class Guard:
     """Adds HEADERS to every response; an unforeseen error becomes one log line without payload and a plain 500."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, shown: Shown = lambda _, refusal: refusal) -> None:
         self._app = app
+        self._shown = shown
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,14 +70,8 @@ class Guard:
             # An exception's own words may quote the request: its type and place are enough to find it.
             log.error("a request failed: %s in %s, line %s", type(error).__name__, frame.filename, frame.lineno)
             if not answered:
-                await send_guarded(
-                    {
-                        "type": "http.response.start",
-                        "status": 500,
-                        "headers": [(b"content-type", b"application/json")],
-                    }
-                )
-                await send_guarded({"type": "http.response.body", "body": b'{"detail":"internal error"}'})
+                plain = Response(b'{"detail":"internal error"}', 500, media_type="application/json")
+                await self._shown(scope, plain)(scope, receive, send_guarded)
 
 
 def _complete(headers: MutableHeaders) -> None:

@@ -13,6 +13,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
@@ -29,6 +30,8 @@ from forwarder.contracts import Stopping
 from forwarder.errors import ConfigError
 from forwarder.settings import Address
 from forwarder.tasks import cancel, spawn
+from forwarder.telemetry import Telemetry
+from forwarder.wire.complaints import Complaints
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +56,11 @@ class BackendServer:
         exit_: Exit | None = None,
         *,
         rules: RuleBook = no_rules,
+        telemetry: Telemetry | None = None,
     ) -> None:
-        """exit_: where first-seen events go on to. rules: what the pages of rules show."""
+        """exit_: where first-seen events go on to. rules: what the pages of rules show. telemetry: counts what is sent."""
         self._rules = rules
+        self._telemetry = telemetry
         self._settings = settings
         self._exit = exit_
         self._clock = clock
@@ -81,7 +86,7 @@ class BackendServer:
         self.store = store
         host, port = listener.getsockname()[:2]
         self.address = Address(host=host, port=port)
-        app = create_app(store, self._settings, self._clock, self._exit, rules=self._rules)
+        app = create_app(store, self._settings, self._clock, self._exit, rules=self._rules, telemetry=self._telemetry)
         server = _Server(_config(app), started)
         gc.freeze()  # what is there now stays: to look through it for garbage again and again would hold answers up
         helpers = (
@@ -162,7 +167,7 @@ async def _stop(server: uvicorn.Server, stopping: Stopping, end_streams: Callabl
 def _config(app: object) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        http=HeadProtocol,
+        http=partial(HeadProtocol, Complaints(log, time.monotonic)),  # type: ignore[arg-type]
         log_config=None,
         log_level=logging.WARNING,
         access_log=False,

@@ -1,5 +1,5 @@
-"""`forwarder backend`: the friction backend on its own; `backend settings` changes how it scores, `backend migrate` brings
-its database to this version, `backend reset` empties it.
+"""`forwarder backend`: the friction backend on its own; `backend settings` changes how it scores and how long it keeps
+events, `backend migrate` brings its database to this version, `backend reset` empties it.
 """
 
 import getpass
@@ -22,7 +22,7 @@ from forwarder.cli.keys import read_env_file, write_env_file
 
 if TYPE_CHECKING:
     from forwarder.backend.settings import BackendSettings
-    from forwarder.exits import Exits
+    from forwarder.exits import Exits, NoExits
     from forwarder.registry import LogSettings
 
 log = logging.getLogger("forwarder")
@@ -32,13 +32,21 @@ app = typer.Typer(invoke_without_command=True, help="Run the friction backend; s
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file with the key `backend`.")]
 Database = Annotated[str, typer.Option(help="SQLite file or database URL; default ./healert.db.")]
 
-SCORE_NAMES = {
+VARIABLES = {
     "threshold": "SCORE_CRITICAL_THRESHOLD",
     "half_life": "SCORE_DECAY_HALF_LIFE",
     "retention": "SCORE_RETENTION_DAYS",
+    "event_retention": "HEALERT_RETENTION_DAYS",
 }
-STORED_NAMES = {"threshold": "threshold", "half_life": "half_life_days", "retention": "score_retention_days"}
-DEFAULT_SCORE = {"threshold": "50", "half_life": "7", "retention": "30"}
+STORED_NAMES = {
+    "threshold": "threshold",
+    "half_life": "half_life_days",
+    "retention": "score_retention_days",
+    "event_retention": "retention_days",
+}
+DEFAULTS = {"threshold": "50", "half_life": "7", "retention": "30", "event_retention": "30"}
+# What --reset writes into a file: not how long events are kept, since a shorter time deletes some.
+DEFAULT_SCORE = {name: value for name, value in DEFAULTS.items() if name != "event_retention"}
 
 
 class Preset(StrEnum):
@@ -75,17 +83,26 @@ def backend(
     settings, chosen = chosen_settings(config, listen, database)
     logs.configure(chosen.level, chosen.format)
     exits = _exits(config)
-    server = BackendServer(settings, exit_=exits, rules=rule_book(settings.rules))
+    told = exits or _no_exits(config)
+    server = BackendServer(settings, exit_=exits, rules=rule_book(settings.rules), telemetry=told.telemetry)
 
     def started() -> None:
         key = "a key is needed to write" if server.keys else "no key is asked for; set HEALERT_API_KEY"
         log.info("backend on http://%s, %s", server.address, key)
         if exits:
-            metrics = f", metrics on http://{exits.telemetry_address}" if exits.telemetry_address else ""
-            log.info("first-seen events go on to %s%s", ", ".join(exits.sinks), metrics)
+            log.info("first-seen events go on to %s", ", ".join(exits.sinks))
+        if told.telemetry_address:
+            log.info("metrics on http://%s", told.telemetry_address)
 
     async def service(stopping: asyncio.Event) -> None:
-        await server.serve(stopping, started)
+        if told is exits:
+            await server.serve(stopping, started)
+            return
+        told.open()
+        try:
+            await server.serve(stopping, started)
+        finally:
+            told.close()
 
     run_service(service)
     log.info("stopped")
@@ -100,9 +117,12 @@ def settings(
         float | None, typer.Option(help="Days after which a point counts half.", min=0.01, max=MAX_DAYS)
     ] = None,
     retention: Annotated[int | None, typer.Option(help="Days that the score looks back.", min=1, max=MAX_DAYS)] = None,
+    event_retention: Annotated[
+        int | None, typer.Option(help="Days after which events are deleted.", min=1, max=MAX_DAYS)
+    ] = None,
     preset: Annotated[Preset | None, typer.Option(help="strict 20/3, default 50/7 or lenient 100/14.")] = None,
     reset: Annotated[
-        bool, typer.Option("--reset", help="Back to what the backend starts with; in a file to 50, 7, 30.")
+        bool, typer.Option("--reset", help="Back to what the backend starts with; in a file the score's to 50, 7, 30.")
     ] = False,
     file: Annotated[Path, typer.Option("--file", "-f", help="The settings file that the backend starts with.")] = Path(
         ".env"
@@ -112,11 +132,16 @@ def settings(
         Path | None, typer.Option("--config", "-c", help="The same for the database of this settings file.")
     ] = None,
 ) -> None:
-    """Show or change the score's settings, for all stored events: in a file for the next start, in a database at once."""
+    """Show or change how the backend scores and how long it keeps events: in a file for the next start, in a database at once."""
     changes: dict[str, str] = {}
     if preset:
         changes["threshold"], changes["half_life"] = PRESETS[preset]
-    given = {"threshold": threshold, "half_life": half_life, "retention": retention}
+    given = {
+        "threshold": threshold,
+        "half_life": half_life,
+        "retention": retention,
+        "event_retention": event_retention,
+    }
     changes |= {name: _digits(value) for name, value in given.items() if value is not None}
     if database or config:
         _settings_in_database(_existing(config, database), changes, reset=reset)
@@ -127,11 +152,11 @@ def settings(
 def _settings_in_file(file: Path, changes: dict[str, str]) -> None:
     present = read_env_file(file) if file.exists() else {}
     if changes:
-        write_env_file(file, {SCORE_NAMES[name]: value for name, value in changes.items()})
-        present |= {SCORE_NAMES[name]: value for name, value in changes.items()}
-    for name, variable in SCORE_NAMES.items():
+        write_env_file(file, {VARIABLES[name]: value for name, value in changes.items()})
+        present |= {VARIABLES[name]: value for name, value in changes.items()}
+    for name, variable in VARIABLES.items():
         source = "changed" if name in changes else str(file) if variable in present else "default"
-        out(f"{name:<10} {present.get(variable, DEFAULT_SCORE[name]):>6}  ({variable}, {source})")
+        out(f"{name:<15} {present.get(variable, DEFAULTS[name]):>6}  ({variable}, {source})")
     if changes:
         say("it holds from the next start: of `forwarder backend --config` with this file beside its settings, of")
         say("`forwarder up` with it in the data folder, else with it in the environment")
@@ -155,11 +180,13 @@ def _settings_in_database(chosen: "BackendSettings", changes: dict[str, str], *,
     for name, stored_name in STORED_NAMES.items():
         setting = stored[stored_name]
         if setting.source == "call":
-            out(f"{name:<10} {_digits(setting.value):>6}  (set by {setting.author or 'a call'})")
+            out(f"{name:<15} {_digits(setting.value):>6}  (set by {setting.author or 'a call'})")
         else:
-            out(f"{name:<10} {'':>6}  (as the backend was started; default {DEFAULT_SCORE[name]})")
+            out(f"{name:<15} {'':>6}  (as the backend was started; default {DEFAULTS[name]})")
     if changes or reset:
         say("a running backend follows within seconds; a new half-life holds when the buckets are made for it")
+    if "event_retention" in changes or reset:
+        say("older events than are to be kept are deleted then")
 
 
 @app.command()
@@ -212,6 +239,14 @@ def _exits(config: Path | None) -> "Exits | None":
 
     loaded = read_exits(config) if config is not None else None
     return Exits(loaded) if loaded else None
+
+
+def _no_exits(config: Path | None) -> "NoExits":
+    from forwarder.cli.configuration import read_backend_telemetry
+    from forwarder.exits import NoExits
+    from forwarder.registry import TelemetrySettings
+
+    return NoExits(TelemetrySettings(listen="") if config is None else read_backend_telemetry(config))
 
 
 def chosen_settings(config: Path | None, listen: str, database: str) -> "tuple[BackendSettings, LogSettings]":

@@ -15,7 +15,7 @@ from forwarder.settings import Document, convert, expand, nearest, read_document
 
 if TYPE_CHECKING:
     from forwarder.backend.settings import BackendSettings
-    from forwarder.registry import Loaded, LogSettings
+    from forwarder.registry import Loaded, LogSettings, TelemetrySettings
 
 
 def environment_in(folder: Path) -> dict[str, str]:
@@ -52,6 +52,13 @@ def read_exits(config: Path) -> "Loaded | None":
     from forwarder.registry import load_exits
 
     return load_exits(expand(read_document(config), environment_in(config.parent)))
+
+
+def read_backend_telemetry(config: Path) -> "TelemetrySettings":
+    """Where the backend of that file tells about itself. Raises ConfigError."""
+    from forwarder.registry import ExitsConfig
+
+    return convert(expand(read_document(config), environment_in(config.parent)), ExitsConfig).telemetry
 
 
 def is_backend_config(config: Path) -> bool:

@@ -91,11 +91,11 @@ backend:
   listen: 127.0.0.1:{port}                   # another address lets others in: with the key only
   database: "{answers.data_dir}/backend.db"   # or postgresql://user:password@host/name
   api_key: ${{HEALERT_API_KEY}}             # who writes must send it
-  retention_days: 30                      # older events are deleted
+  retention_days: ${{HEALERT_RETENTION_DAYS:-30}}       # older events are deleted
   threshold: ${{SCORE_CRITICAL_THRESHOLD:-50}}      # decayed points that make a score of 100; smaller is stricter
   half_life_days: ${{SCORE_DECAY_HALF_LIFE:-7}}     # after so many days an event counts half
   score_retention_days: ${{SCORE_RETENTION_DAYS:-30}}   # how far the score looks back
-  # `forwarder backend settings` changes these three
+  # `forwarder backend settings` changes these four
 
 log:
   level: info

@@ -141,7 +141,7 @@ secretGenerator:
     files: [tls.crt=certs/server.crt, tls.key=certs/server.key, ca.crt=certs/ca.crt]
   - name: friction-backend
     namespace: {NAMESPACE}
-    files: [secrets/api-key]
+    files: [secrets/api-key, secrets/telemetry-token]
 #   - name: friction-backend-sinks
 #     namespace: {NAMESPACE}
 #     files: [secrets/slack-token]

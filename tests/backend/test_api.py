@@ -13,8 +13,12 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 
 from forwarder import __version__
+from forwarder.backend.api import create_app
 from forwarder.backend.intake import ENTITY_REF
+from forwarder.backend.settings import BackendSettings
 from forwarder.backend.store import Store
+from forwarder.telemetry import Telemetry
+from tests.backend.conftest import BASE_URL
 
 Connect = Callable[..., TestClient]
 Payload = Callable[..., dict[str, Any]]
@@ -391,3 +395,16 @@ def test_store_sees_utc(client: TestClient, payload: Payload, store: Store) -> N
     client.post("/events", json=payload())
     (found,) = store.latest(2)
     assert found.occurred_us == NOW_US
+
+
+def test_what_is_sent_is_counted(store: Store, payload: Payload) -> None:
+    """By what became of each event, alone or in a list; what is no event at all is not."""
+    telemetry = Telemetry()
+    app = create_app(store, BackendSettings(), lambda: NOW_US / 1e6, telemetry=telemetry)
+    with TestClient(app, base_url=BASE_URL) as client:
+        client.post("/events", json=payload(id="a"))
+        client.post("/events", json=payload(severity="none"))
+        client.post("/events", json=[payload(id="a"), payload(id="a", revision=1), payload(id="b"), {}])
+        client.post("/events", content=b"{", headers=JSON)
+    counts = telemetry.by_label("forwarder_backend_events", "result")
+    assert counts == {"recorded": 2, "updated": 1, "duplicate": 1, "refused": 2}

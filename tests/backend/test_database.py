@@ -4,6 +4,7 @@ import logging
 import os
 import sqlite3
 import stat
+import sys
 import threading
 from pathlib import Path
 
@@ -196,10 +197,21 @@ def test_urls(database: str, words: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_missing_driver() -> None:
-    """A URL whose driver is not installed names the package, not the password."""
-    with pytest.raises(ConfigError, match=r"postgresql\+asyncpg_none|needs the Python package") as caught:
-        open_database("postgresql+pg8000://me:hunter2@localhost/x")
+@pytest.mark.parametrize(
+    ("driver", "words"),
+    [
+        ("postgresql", r"needs psycopg: pip install 'friction-forwarder\[postgres\]'"),
+        ("postgresql+psycopg", r"needs psycopg: pip install 'friction-forwarder\[postgres\]'"),
+        ("postgresql+pg8000", "needs the Python package pg8000; install it, or write postgresql://user@host/name"),
+        ("postgresql+nothing", "postgresql\\+nothing is not supported; write postgresql://user@host/name"),
+    ],
+)
+def test_missing_driver(monkeypatch: pytest.MonkeyPatch, driver: str, words: str) -> None:
+    """A URL whose driver is not installed says what to install, and not the password."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.setitem(sys.modules, "pg8000", None)
+    with pytest.raises(ConfigError, match=words) as caught:
+        open_database(f"{driver}://me:hunter2@localhost/x")
     assert "hunter2" not in str(caught.value)
 
 

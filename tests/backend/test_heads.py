@@ -1,5 +1,6 @@
 """Connections that ask for nothing, on a protocol without a socket."""
 
+import logging
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from forwarder.backend.heads import HEAD_TIMEOUT_S, HeadProtocol
+from forwarder.wire.complaints import INTERVAL_S, Complaints
 
 
 class Loop:
@@ -73,21 +75,28 @@ class Transport:
         return
 
 
-@pytest.fixture
-def connection() -> tuple[HeadProtocol, Transport, Loop]:
+Connection = tuple[HeadProtocol, Transport, Loop]
+
+
+def connect(complaints: Complaints, **settings: Any) -> Connection:
     async def app(_scope: Any, _receive: Any, _send: Any) -> None:
         return
 
-    config = uvicorn.Config(app, log_config=None, lifespan="off", ws="none")
+    config = uvicorn.Config(app, log_config=None, lifespan="off", ws="none", **settings)
     config.load()
     loop, transport = Loop(), Transport()
-    protocol = HeadProtocol(config, ServerState(), {}, _loop=loop)  # type: ignore[arg-type]
+    protocol = HeadProtocol(complaints, config, ServerState(), {}, _loop=loop)
     protocol.connection_made(transport)  # type: ignore[arg-type]
     return protocol, transport, loop
 
 
+@pytest.fixture
+def connection() -> Connection:
+    return connect(Complaints(logging.getLogger("test"), lambda: 0.0))
+
+
 @pytest.mark.parametrize("sent", [b"", b"GET /health HTTP/1.1\r\nX: "], ids=["nothing", "half a head"])
-def test_no_head(connection: tuple[HeadProtocol, Transport, Loop], sent: bytes) -> None:
+def test_no_head(connection: Connection, sent: bytes) -> None:
     """A connection without a whole head is closed in time, and not before, however its bytes trickle in."""
     protocol, transport, loop = connection
     if sent:
@@ -100,9 +109,42 @@ def test_no_head(connection: tuple[HeadProtocol, Transport, Loop], sent: bytes) 
     assert transport.closed
 
 
-def test_a_request_that_takes_long(connection: tuple[HeadProtocol, Transport, Loop]) -> None:
+def test_a_request_that_takes_long(connection: Connection) -> None:
     """A live feed's answer goes on for hours and is left alone."""
     protocol, transport, loop = connection
     protocol.data_received(b"GET /api/v1/live HTTP/1.1\r\nHost: h\r\n\r\n")
     loop.pass_time(3600)
     assert not transport.closed
+
+
+def test_refused_requests_are_not_a_line_each(caplog: pytest.LogCaptureFixture) -> None:
+    """A crowd beyond the limit, or a client that speaks no HTTP, is one line a minute for each, with how many it was."""
+    now_s = 0.0
+    complaints = Complaints(logging.getLogger("test"), lambda: now_s)
+
+    def refuse(times: int) -> list[str]:
+        caplog.clear()
+        for _ in range(times):
+            protocol, _, _ = connect(complaints, limit_concurrency=1)
+            protocol.data_received(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n")
+            protocol, _, _ = connect(complaints)
+            protocol.data_received(b"\x16\x03\x01 no HTTP\r\n\r\n")
+        assert {record.levelno for record in caplog.records} <= {logging.WARNING}
+        return [record.getMessage() for record in caplog.records]
+
+    full = "requests are refused: too many connections are open; the answer is 503 until some have ended"
+    strange = "requests are refused: Invalid HTTP request received."
+    assert refuse(50) == [full, strange]
+    assert refuse(50) == []
+    now_s = INTERVAL_S
+    more = " (99 more times since the last line about it)"
+    assert refuse(1) == [full + more, strange + more]
+
+
+def test_faults_are_all_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Only warnings are folded; tracing, which asks for the level, works."""
+    protocol, _, _ = connect(Complaints(logging.getLogger("test"), lambda: 0.0))
+    assert protocol.logger.level == logging.getLogger("uvicorn.error").level
+    for _ in range(3):
+        protocol.logger.error("a fault")
+    assert [record.getMessage() for record in caplog.records] == ["a fault"] * 3

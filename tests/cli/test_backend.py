@@ -47,18 +47,21 @@ def test_settings_are_shown(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "values"),
     [
-        (["--preset", "strict"], ("20", "3", None)),
-        (["--preset", "lenient", "--half-life", "2.5"], ("100", "2.5", None)),
-        (["--reset"], ("50", "7", "30")),
-        (["--retention", "90"], (None, None, "90")),
+        (["--preset", "strict"], ("20", "3", None, "365")),
+        (["--preset", "lenient", "--half-life", "2.5"], ("100", "2.5", None, "365")),
+        (["--reset"], ("50", "7", "30", "365")),
+        (["--retention", "90"], (None, None, "90", "365")),
+        (["--event-retention", "90"], (None, None, None, "90")),
     ],
 )
 def test_settings_are_written(run: Run, tmp_path: Path, arguments: list[str], values: tuple[str | None, ...]) -> None:
-    """Presets, single values and the way back; a value of its own wins over the preset, other lines stay."""
-    (tmp_path / ".env").write_text("HEALERT_API_KEY=mine\n")
+    """Presets, single values and the way back; a value of its own wins over the preset, other lines stay, also how long
+    events are kept unless that is asked for.
+    """
+    (tmp_path / ".env").write_text("HEALERT_API_KEY=mine\nHEALERT_RETENTION_DAYS=365\n")
     assert run("backend", "settings", "--file", tmp_path / ".env", *arguments).exit_code == 0
     written = read_env_file(tmp_path / ".env")
-    names = ("SCORE_CRITICAL_THRESHOLD", "SCORE_DECAY_HALF_LIFE", "SCORE_RETENTION_DAYS")
+    names = ("SCORE_CRITICAL_THRESHOLD", "SCORE_DECAY_HALF_LIFE", "SCORE_RETENTION_DAYS", "HEALERT_RETENTION_DAYS")
     assert tuple(written.get(name) for name in names) == values
     assert written["HEALERT_API_KEY"] == "mine"
 

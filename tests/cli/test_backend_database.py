@@ -42,6 +42,7 @@ def chosen(database: Path) -> dict[str, float]:
         (["--threshold", "1e9"], {"threshold": 1e9}),
         (["--half-life", "0.01"], {"half_life_days": 0.01}),
         (["--retention", "90"], {"score_retention_days": 90}),
+        (["--event-retention", "365"], {"retention_days": 365}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -63,7 +64,7 @@ def test_settings_add_up_until_they_are_reset(run: Run, database: Path) -> None:
     assert chosen(database) == {"half_life_days": 2}
     result = run("backend", "settings", "--database", database, "--reset")
     assert chosen(database) == {}
-    assert result.stdout.count("as the backend was started") == 3
+    assert result.stdout.count("as the backend was started") == 4
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,8 @@ def test_settings_add_up_until_they_are_reset(run: Run, database: Path) -> None:
         ["--retention", "0"],
         ["--retention", "1.5"],
         ["--retention", "36501"],
+        ["--event-retention", "0"],
+        ["--event-retention", "36501"],
         ["--preset", "fair"],
     ],
     ids=" ".join,

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import requests
 
+from forwarder.backend import server as server_module
 from forwarder.backend.access.keys import KeyStore
 from forwarder.backend.server import BackendServer
 from forwarder.backend.settings import BackendSettings
@@ -105,6 +106,18 @@ async def test_writers_at_once(tmp_path: Path) -> None:
             score = (await ask(session.get, f"{url}/friction/{ENTITY}")).json()["frictionScore"]
     assert len(results) == 1200
     assert [result["status"] for result in results].count("recorded") == score["bypassCount"] == 100
+
+
+async def test_a_crowd_beyond_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each is told to come back; the log says it once."""
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 1)
+    with caplog.at_level(logging.WARNING):
+        async with serving(tmp_path / "backend.db") as url:
+            answers = [await ask(requests.get, f"{url}/health") for _ in range(20)]
+    assert {answer.status_code for answer in answers} == {503}
+    assert caplog.text.count("too many connections are open") == len(caplog.records) == 1
 
 
 async def test_hostile_bytes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

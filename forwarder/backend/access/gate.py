@@ -6,7 +6,8 @@
     everything else                    change
 
 Answers 401 to a wrong key, 403 to one without the right, 429 with Retry-After to one that asks too often. A browser is
-led to the sign-in page instead. Stands inside CORS, so that a refusal can be read by the page that caused it.
+led to the sign-in page instead, and sees every other refusal as a page. Stands inside CORS, so that a refusal can be read
+by the page that caused it.
 """
 
 import logging
@@ -24,6 +25,7 @@ from forwarder.backend.access.limits import Limits
 from forwarder.backend.access.origins import from_our_page, host_is_this_machine
 from forwarder.backend.access.visitors import Access, Visitor
 from forwarder.backend.database import cause
+from forwarder.backend.guard import Shown
 from forwarder.backend.settings import BackendSettings
 
 log = logging.getLogger(__name__)
@@ -49,8 +51,15 @@ def needed_right(method: str, path: str, *, open_cards: bool = False) -> Right |
 class Gate:
     """ASGI middleware. Puts the Visitor into the request's state as `visitor`."""
 
-    def __init__(self, app: ASGIApp, access: Access, settings: BackendSettings) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        settings: BackendSettings,
+        shown: Shown = lambda _, refusal: refusal,
+    ) -> None:
         self._app = app
+        self._shown = shown
         self._access = access
         self._limits = Limits(settings.rate_limit_per_minute)
         self._open_cards = settings.anonymous_cards
@@ -71,7 +80,7 @@ class Gate:
             scope.setdefault("state", {})["visitor"] = visitor or Visitor()
             refusal = self._refusal(scope, headers, visitor)
         if refusal is not None:
-            await refusal(scope, receive, send)
+            await self._shown(scope, refusal)(scope, receive, send)
             return
         await self._app(scope, receive, self._while_let_in(visitor, send))
 

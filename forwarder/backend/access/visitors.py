@@ -14,6 +14,7 @@ import anyio.to_thread
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import Headers
+from starlette.requests import Request
 
 from forwarder.backend.access.keys import RIGHTS, Key, KeyRing, KeyStore, Right, configured_key, hash_key
 from forwarder.backend.access.sessions import Sessions
@@ -44,6 +45,13 @@ class Visitor(msgspec.Struct, frozen=True, kw_only=True):
     def anonymous(self) -> bool:
         """Whether no key was shown."""
         return not self.name
+
+
+def visitor(request: Request) -> Visitor:
+    """Who asks, as the gate has seen."""
+    found = request.state.visitor
+    assert isinstance(found, Visitor)
+    return found
 
 
 class Access:

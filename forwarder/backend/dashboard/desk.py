@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 
 from forwarder import __version__
-from forwarder.backend.access.visitors import Access, Visitor
+from forwarder.backend.access.visitors import Access, visitor
 from forwarder.backend.dashboard import links, words
 from forwarder.backend.dashboard.drawing import gauge, sparkline
 from forwarder.backend.dashboard.rulebook import RuleBook
@@ -102,13 +102,6 @@ class Loose(dict[str, Any]):
 
     def __missing__(self, key: str) -> str:
         return ""
-
-
-def visitor(request: Request) -> Visitor:
-    """Who asks, as the gate has seen."""
-    found = request.state.visitor
-    assert isinstance(found, Visitor)
-    return found
 
 
 def plain_host(request: Request) -> str:

@@ -7,8 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from forwarder.backend.access.limits import Limits
-from forwarder.backend.access.visitors import COOKIE, SECURE_COOKIE, session_cookie
-from forwarder.backend.dashboard.desk import Desk, visitor
+from forwarder.backend.access.visitors import COOKIE, SECURE_COOKIE, session_cookie, visitor
+from forwarder.backend.dashboard.desk import Desk
 from forwarder.backend.dashboard.forms import own_path, read_form
 
 TRIES_PER_MINUTE = 10  # of one address: a key of 256 bits cannot be guessed, one that somebody made up perhaps

@@ -10,7 +10,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.requests import Request
 from starlette.responses import Response
 
-from forwarder.backend.dashboard.desk import Desk, visitor
+from forwarder.backend.access.visitors import visitor
+from forwarder.backend.dashboard.desk import Desk
 from forwarder.backend.dashboard.forms import own_path, read_form
 from forwarder.backend.dashboard.lists import page_offset
 from forwarder.backend.dashboard.words import address, moment
@@ -112,10 +113,12 @@ def _mark(desk: Desk, wish: Wish) -> str:
     """Make the mark; a word for the page that comes next."""
     triage, now_us = desk.store.triage, desk.now_us()
     if wish.event_id:
-        made = triage.expect_events(
+        marking = triage.expect_events(
             [wish.event_id], author=wish.author, reason=wish.reason, now_us=now_us, until_us=wish.until_us
         )
-        return "marked" if made else "already"
+        if marking.marks:
+            return "marked"
+        return "already" if marking.already_marked else "test" if marking.tests else "unknown"
     assert wish.until_us is not None
     triage.expect_pattern(
         actor=wish.actor,
@@ -132,7 +135,9 @@ def _mark(desk: Desk, wish: Wish) -> str:
 NEWS = {
     "marked": "Marked as expected: it does not count any more.",
     "undone": "Undone: it counts again.",
-    "already": "Nothing changed: that event is expected already, or not there.",
+    "already": "Nothing changed: that event is expected already.",
+    "test": "Nothing changed: that is a test event, which does not count anyway.",
+    "unknown": "Nothing changed: that event is not there; it may be older than this backend keeps events.",
     "gone": "Nothing changed: that mark was undone already.",
 }
 

@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 import msgspec
 from fastapi import FastAPI, HTTPException, Request, Response
 
+from forwarder.backend.access.visitors import visitor
 from forwarder.backend.guard import Bodies
-from forwarder.backend.intake import Refusal, format_timestamp, parse_body, parse_timestamp, refusal
+from forwarder.backend.intake import Refusal, clean, format_timestamp, parse_body, parse_timestamp, refusal
 from forwarder.backend.store.triage import FOREVER_US
 
 REF = "#/components/schemas/{name}"
@@ -57,6 +58,20 @@ async def read_body(request: Request, bodies: Bodies, kind: type[Any]) -> Any:
     except msgspec.ValidationError as error:
         found = refusal(str(error))
         refuse(found.field, found.message, place="body")
+
+
+def author_of(request: Request, claimed: str, *, needed: bool = True) -> str:
+    """Who changes something: the name of the key that was shown. Only where no key is in force, what the body says.
+
+    needed: refuse a body that says nothing there.
+    """
+    found = visitor(request)
+    if not found.anonymous:
+        return found.name
+    name = str(clean(claimed)).strip()
+    if needed and not name:
+        refuse("author", "say who does this; no key says it", place="body")
+    return name
 
 
 # --- what OpenAPI says -----------------------------------------------------------------------------------------------
@@ -128,7 +143,7 @@ _WHY = {
     401: "Missing or wrong key",
     404: "Not there; also for a name with a line break, which fits no path",
     408: "The body did not arrive in time",
-    409: "Not in force any more",
+    409: "Not in force any more, or marked already",
     413: "The body is too large",
     422: "A parameter or field is not valid; which one, and why",
     503: "Come back after Retry-After",

@@ -1,4 +1,4 @@
-"""The score's settings by call. They hold at once; a new half-life as soon as the buckets are made for it."""
+"""The settings of score and retention by call. They hold at once; a new half-life as soon as the buckets are made for it."""
 
 from collections.abc import Callable
 from typing import Annotated, Literal
@@ -7,9 +7,9 @@ import anyio.to_thread
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from forwarder.backend.extras.answers import answer, gives, read_body, refuse, takes, told
+from forwarder.backend.extras.answers import answer, author_of, gives, read_body, refuse, takes, told
 from forwarder.backend.guard import Bodies
-from forwarder.backend.intake import clean, refusal
+from forwarder.backend.intake import refusal
 from forwarder.backend.scoring import MAX_DAYS
 from forwarder.backend.store import Store
 from forwarder.backend.store.settings import NAMES, PRESETS, Setting
@@ -20,7 +20,8 @@ Days = Annotated[int, msgspec.Meta(ge=1, le=MAX_DAYS)]
 class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to set; the rest stays. preset: threshold and half-life at once, single values win over it.
 
-    reset: first of all back to what the backend was started with.
+    author: only where no key is in force; else it is the name of the key. reset: first of all back to what the backend was
+    started with.
     """
 
     author: Annotated[str, msgspec.Meta(max_length=200)] = ""
@@ -38,19 +39,20 @@ def router(store: Store, now_us: Callable[[], int], bodies: Bodies) -> APIRouter
 
     @routes.get("", **gives(Setting, many=True))
     def settings() -> Response:
-        """Every setting of the score, and where it comes from."""
+        """Every setting, and where it comes from."""
         return answer(told(store.settings.all()))
 
     @routes.put("", **gives(Setting, many=True, also=(408, 413)), openapi_extra=takes(Change))
     async def change(request: Request) -> Response:
-        """Change some of them, for all stored events, until they are reset."""
+        """Change some of them, for all stored events, until they are reset. A shorter retention_days deletes older events."""
         wanted = await read_body(request, bodies, Change)
-        return answer(told(await anyio.to_thread.run_sync(_change, store, wanted, now_us())))
+        author = author_of(request, wanted.author, needed=False)
+        return answer(told(await anyio.to_thread.run_sync(_change, store, wanted, author, now_us())))
 
     return routes
 
 
-def _change(store: Store, wanted: Change, now_us: int) -> list[Setting]:
+def _change(store: Store, wanted: Change, author: str, now_us: int) -> list[Setting]:
     changes: dict[str, float] = {}
     if wanted.preset:
         changes["threshold"], changes["half_life_days"] = PRESETS[wanted.preset]
@@ -61,7 +63,7 @@ def _change(store: Store, wanted: Change, now_us: int) -> list[Setting]:
         store.settings.reset(now_us=now_us)
     if changes:
         try:
-            store.settings.change(changes, author=clean(wanted.author), now_us=now_us)
+            store.settings.change(changes, author=author, now_us=now_us)
         except msgspec.ValidationError as error:
             found = refusal(str(error))
             refuse(found.field, found.message, place="body")

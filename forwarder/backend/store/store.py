@@ -83,8 +83,10 @@ class Store:
         if due:
             with self.database.writing() as connection:
                 roll(connection, read_state(connection), now_us)
-        self.triage.lapse(now_us)
-        return self.purge(now_us - self.settings.retention_days() * DAY_US, now_us)
+        oldest_us = now_us - self.settings.retention_days() * DAY_US
+        deleted = self.purge(oldest_us, now_us)
+        self.triage.lapse(now_us, oldest_us)
+        return deleted
 
     def rebuild_step(self, now_us: int) -> bool:
         """Work a little of a new half-life into the buckets; False when there is nothing left to do."""

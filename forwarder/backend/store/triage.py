@@ -2,8 +2,9 @@
 
 A mark is about single events, or about everything of an (actor, rule, service) that happens until a date, what is stored
 already included; "" stands for any. Marks on patterns stay on what they covered when their date has passed, and
-cover nothing that happens later. A mark on a single event lapses at its date, where it has one: then the event counts
-again. Nothing is deleted: a mark that was undone or has lapsed stays in the list, with who ended it and when.
+cover nothing that happens later; they lapse when the retention has taken all that they could cover. A mark on a single
+event lapses at its date, where it has one (then the event counts again), or when the event is gone. Nothing is deleted: a
+mark that was undone or has lapsed stays in the list, with who ended it and when.
 """
 
 import time
@@ -52,6 +53,22 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     ended_how: str
 
 
+class Marking(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a wish to mark single events: the new marks, and the ids that got none, as they were asked for.
+
+    unknown: no such event is stored. already_marked: a mark covers it. tests: a test event, which never counts.
+    """
+
+    marks: list[Mark]
+    unknown: list[str]
+    already_marked: list[str]
+    tests: list[str]
+
+
+class CoversNothing(ValueError):
+    """A pattern whose date has passed, and that no stored event fits."""
+
+
 class Triage:
     """The marks of one store."""
 
@@ -62,14 +79,14 @@ class Triage:
 
     def expect_events(
         self, event_ids: Sequence[str], *, author: str, reason: str, now_us: int, until_us: int | None = None
-    ) -> list[Mark]:
-        """Mark single events; those that are unknown, test events or marked already are left out of the answer."""
+    ) -> Marking:
+        """Mark single events; at most MAX_MARKED_EVENTS."""
+        asked = list(dict.fromkeys(event_ids))[:MAX_MARKED_EVENTS]
         made: list[Mark] = []
         with self._database.writing() as connection:
-            query = sa.select(*COUNTED_COLUMNS).where(
-                events.c.id.in_(list(event_ids)[:MAX_MARKED_EVENTS]), events.c.mark == 0, events.c.test.is_(sa.false())
-            )
-            rows = [row._mapping for row in connection.execute(query.order_by(events.c.seq))]
+            query = sa.select(*COUNTED_COLUMNS).where(events.c.id.in_(asked)).order_by(events.c.seq)
+            found = {row.id: row._mapping for row in connection.execute(query)}
+            rows = [row for row in found.values() if not row["test"] and not row["mark"]]
             changed = []
             for row in rows:
                 mark = _insert(
@@ -88,7 +105,13 @@ class Triage:
                 changed.append((row, mark.id))
             ids = self._move(connection, changed, now_us)
         self._names.remember(ids)
-        return [msgspec.structs.replace(mark, hidden=1) for mark in made]
+        known = [found[event_id] for event_id in asked if event_id in found]
+        return Marking(
+            marks=[msgspec.structs.replace(mark, hidden=1) for mark in made],
+            unknown=[event_id for event_id in asked if event_id not in found],
+            already_marked=[row["id"] for row in known if row["mark"]],
+            tests=[row["id"] for row in known if row["test"] and not row["mark"]],
+        )
 
     def expect_pattern(
         self,
@@ -104,7 +127,7 @@ class Triage:
     ) -> Mark:
         """Mark everything of (actor, rule, entity_ref) that happens from since_us until until_us; at least one is given.
 
-        Raises ValueError when none of the three is.
+        Raises ValueError when none of the three is, CoversNothing when it could never hide anything.
         """
         if not (actor or rule or entity_ref):
             raise ValueError("a mark names an actor, a rule or a service")
@@ -122,6 +145,8 @@ class Triage:
                 created_us=now_us,
             )
             rows = connection.execute(_covered(mark)).all()
+            if until_us <= now_us and not rows:
+                raise CoversNothing("its date has passed, and nothing that is stored fits it")
             ids = self._move(connection, [(row._mapping, mark.id) for row in rows], now_us)
             found = _read(connection, mark.id)
         self._names.remember(ids)
@@ -132,12 +157,17 @@ class Triage:
         """End a mark: what it took out counts again, unless another mark covers it. None when it is not in force."""
         return self._end(mark_id, author, "undone", now_us)
 
-    def lapse(self, now_us: int) -> int:
-        """End the marks on single events whose date has passed; how many."""
+    def lapse(self, now_us: int, oldest_us: int) -> int:
+        """End the marks that have had their time; how many. On a single event: when its date has passed, or the event is
+        gone. On a pattern: when all that it can cover is older than `oldest_us` and gone.
+        """
+        gone = marks.c.hidden == 0
+        over = sa.or_(
+            sa.and_(marks.c.event_id != "", sa.or_(marks.c.until_us <= now_us, gone)),
+            sa.and_(marks.c.event_id == "", marks.c.until_us <= oldest_us, gone),
+        )
         with self._database.reading() as connection:
-            query = sa.select(marks.c.id).where(
-                marks.c.ended_us == 0, marks.c.event_id != "", marks.c.until_us <= now_us
-            )
+            query = sa.select(marks.c.id).where(marks.c.ended_us == 0, over)
             due = list(connection.execute(query).scalars())
         for mark_id in due:
             self._end(mark_id, "", "lapsed", now_us)

@@ -52,13 +52,18 @@ def test_mark_and_undo(client: TestClient, payload: Payload, look: Look) -> None
 
 
 def test_one_event(client: TestClient, payload: Payload, look: Look) -> None:
-    """A single event, without an end; marking it twice says that nothing changed."""
-    client.post("/events", json=[payload(id="a"), payload(id="b")])
+    """A single event, without an end; marking it twice says that nothing changed, and so it is for one that cannot be."""
+    client.post("/events", json=[payload(id="a"), payload(id="b"), payload(id="t", test=True)])
     form = {"event": "a", "reason": "a drill", "author": "me"}
     post(client, "/triage", form)
     assert score(client) == 20
     assert "Expected: “a drill”, says me" in look(client, "/event?id=a").text
-    assert "Nothing changed" in look(client, post(client, "/triage", form)).text
+    for event, words in (
+        ("a", "that event is expected"),
+        ("t", "that is a test event"),
+        ("x", "that event is not there"),
+    ):
+        assert f"Nothing changed: {words}" in look(client, post(client, "/triage", form | {"event": event})).text
     assert "no end" in look(client, "/triage").text
 
 

@@ -1,5 +1,7 @@
 """Settings by HTTP."""
 
+from collections.abc import Callable
+
 import pytest
 from fastapi.testclient import TestClient
 
@@ -15,6 +17,15 @@ def test_change_and_reset(client: TestClient) -> None:
     told = client.put("/api/v1/settings", json={"reset": True}).json()
     assert {setting["source"] for setting in told} == {"start"}
     assert values(client)["threshold"] == 50.0
+
+
+def test_the_key_is_the_author(connect: Callable[..., TestClient]) -> None:
+    """Whatever the body claims; without any key the body may say it."""
+    for headers, key, author in (({"Authorization": "Bearer k"}, "k", "HEALERT_API_KEY"), ({}, "", "me")):
+        told = (
+            connect(api_key=key).put("/api/v1/settings", json={"threshold": 9, "author": "me"}, headers=headers).json()
+        )
+        assert [setting["author"] for setting in told if setting["source"] == "call"] == [author]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from forwarder.backend.intake import NewEvent, format_timestamp
 from forwarder.backend.store import Store
-from forwarder.backend.store.triage import FOREVER_US
+from forwarder.backend.store.triage import FOREVER_US, CoversNothing
 from forwarder.backend.store.views import DAY_US, HOUR_US
 
 MakeEvent = Callable[..., NewEvent]
@@ -64,14 +64,46 @@ def test_single_events(store: Store, event: MakeEvent) -> None:
     """Marked one by one; a mark lapses at its date, and the event counts again."""
     store.record([event(id="a"), event(id="b"), event(id="t", test=True)], NOW_US)
     made = store.triage.expect_events(
-        ["a", "t", "nothing"], author="me", reason="r", now_us=NOW_US, until_us=NOW_US + DAY_US
+        ["a", "t", "nothing", "a"], author="me", reason="r", now_us=NOW_US, until_us=NOW_US + DAY_US
     )
-    assert [(mark.event_id, mark.hidden, mark.entity_ref) for mark in made] == [("a", 1, REF)]
-    assert store.triage.expect_events(["a"], author="me", reason="r", now_us=NOW_US) == []
+    assert [(mark.event_id, mark.hidden, mark.entity_ref) for mark in made.marks] == [("a", 1, REF)]
+    assert (made.unknown, made.already_marked, made.tests) == (["nothing"], [], ["t"])
+    again = store.triage.expect_events(["a"], author="me", reason="r", now_us=NOW_US)
+    assert (again.marks, again.unknown, again.already_marked) == ([], [], ["a"])
     assert count(store) == 1
     store.maintain(NOW_US + DAY_US)
     assert count(store, NOW_US + DAY_US) == 2
     assert [mark.ended_how for mark in store.triage.marks("ended")] == ["lapsed"]
+
+
+def test_a_pattern_whose_date_has_passed(store: Store, event: MakeEvent) -> None:
+    """It covers what happened before, also what arrives late; one that covers nothing is refused and leaves no trace."""
+    store.record([event(id="a", actor="jane", timestamp=format_timestamp(NOW_US - 2 * HOUR_US)), event(id="b")], NOW_US)
+    with pytest.raises(CoversNothing):
+        expect(store, actor="joe", until_us=NOW_US)
+    with pytest.raises(CoversNothing):
+        expect(store, actor="jane", until_us=NOW_US - 3 * HOUR_US)
+    assert store.triage.marks("all") == []
+    mark = expect(store, actor="jane", until_us=NOW_US - HOUR_US)
+    store.record([event(id="c", actor="jane", timestamp=format_timestamp(NOW_US - 90 * 60_000_000))], NOW_US)
+    store.record([event(id="d", actor="jane")], NOW_US)
+    assert (store.triage.find(mark.id).hidden, count(store)) == (2, 2)
+    assert expect(store, actor="joe", until_us=NOW_US + 1).hidden == 0
+
+
+def test_marks_lapse_with_what_they_cover(store: Store, event: MakeEvent) -> None:
+    """When the retention has taken it, nothing is in force for it any more; until then the mark stays, even with nothing."""
+    store.record([event(id="a"), event(id="b", actor="jane")], NOW_US)
+    store.triage.expect_events(["a"], author="me", reason="r", now_us=NOW_US)
+    expect(store, actor="jane", until_us=NOW_US + HOUR_US)
+    expect(store, actor="joe", until_us=NOW_US + HOUR_US)
+    store.maintain(NOW_US + 30 * DAY_US)
+    assert len(store.triage.marks()) == 3
+    store.maintain(NOW_US + 30 * DAY_US + 1)
+    assert [mark.actor for mark in store.triage.marks()] == ["joe", "jane"]
+    store.maintain(NOW_US + 30 * DAY_US + HOUR_US)
+    assert {(mark.hidden, mark.ended_how) for mark in store.triage.marks("ended")} == {(0, "lapsed")}
+    assert store.triage.marks() == []
 
 
 def test_an_update_keeps_its_mark(store: Store, event: MakeEvent) -> None:

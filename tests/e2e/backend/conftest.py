@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -73,6 +74,6 @@ def postgresql() -> Iterator[str]:
                 time.sleep(0.1)
         yield url
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # at once; after SIGTERM it would wait for what a failed test left open
         server.wait(START_S)
         shutil.rmtree(folder, ignore_errors=True)

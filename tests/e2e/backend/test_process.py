@@ -1,6 +1,7 @@
 """`forwarder backend` as a process: killed while it takes events, out of disk, and a live feed through it all."""
 
 import contextlib
+import os
 import resource
 import signal
 import subprocess
@@ -36,7 +37,9 @@ def event(number: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def running(database: Path, prepare: Callable[[], None] | None = None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def running(
+    database: Path, prepare: Callable[[], None] | None = None, **environment: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A backend process and its URL; it is gone in the end."""
     port = free_port()
     command = [
@@ -49,7 +52,11 @@ def running(database: Path, prepare: Callable[[], None] | None = None) -> Iterat
         "--database",
         str(database),
     ]
-    process = subprocess.Popen(command, preexec_fn=prepare)  # noqa: PLW1509 - one limit of the child alone
+    process = subprocess.Popen(
+        command,
+        preexec_fn=prepare,  # noqa: PLW1509 - one limit of the child alone
+        env=os.environ | environment,
+    )
     url = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + DEADLINE_S
@@ -127,6 +134,36 @@ def test_a_disk_that_fills(tmp_path: Path) -> None:
     check(database, taken)
     with running(database) as (url, _):
         assert requests.post(f"{url}/events", json=[event(taken)], timeout=DEADLINE_S).status_code == 200
+
+
+def test_retention_by_environment_by_command_and_by_call(tmp_path: Path) -> None:
+    """All three say how long events are kept; the last two while it runs, without a restart."""
+    database = tmp_path / "backend.db"
+    now_s = time.time()
+
+    def old(days: int) -> dict[str, Any]:
+        return {**event(days), "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_s - days * 86_400))}
+
+    def kept(url: str) -> list[str]:
+        return sorted(found["id"] for found in requests.get(f"{url}/events", timeout=DEADLINE_S).json())
+
+    def until(url: str, *days: int) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while kept(url) != sorted(f"id-{n}" for n in days):
+            assert time.monotonic() < deadline, f"kept {kept(url)}, not {days}"
+            time.sleep(0.1)
+
+    with running(database, HEALERT_RETENTION_DAYS="100") as (url, _):
+        requests.post(f"{url}/events", json=[old(days) for days in (1, 15, 50, 95, 120)], timeout=DEADLINE_S)
+        until(url, 1, 15, 50, 95)
+        command = [sys.executable, "-m", "forwarder", "backend", "settings", "--event-retention", "60"]
+        said = subprocess.run([*command, "--database", str(database)], check=True, capture_output=True, text=True)
+        assert "older events than are to be kept are deleted" in said.stderr
+        until(url, 1, 15, 50)
+        told = requests.put(f"{url}/api/v1/settings", json={"retention_days": 7}, timeout=DEADLINE_S).json()
+        assert [item["started_with"] for item in told if item["name"] == "retention_days"] == [100]
+        until(url, 1)
+    check(database, 1)
 
 
 def test_live(tmp_path: Path) -> None:

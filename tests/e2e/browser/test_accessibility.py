@@ -19,7 +19,7 @@ def test_axe(backend: Backend, visit: Visit, theme: str) -> None:
     """WCAG 2.2 A and AA and axe's own best practices: nothing serious, with everything that folds unfolded."""
     page = visit(f"{backend.url}/", theme=theme, quiet=False)
     serious = []
-    for path in PATHS:
+    for path in (*PATHS, "/nowhere", "/events?limit=many"):
         page.goto(f"{backend.url}{path}")
         if page.locator("[data-fragment]").count():
             expect(page.locator("[data-fragment] svg").first).to_be_visible()

@@ -13,7 +13,7 @@ from forwarder.backend.settings import listen_address
 from forwarder.cli import app
 from forwarder.cli.configuration import backend_settings
 from forwarder.detection.loader import load_rules
-from forwarder.registry import ExitsConfig, load_config, load_exits
+from forwarder.registry import Config, ExitsConfig, load_config, load_exits
 from forwarder.settings import convert, expand, parse_bytes, parse_document
 from forwarder.sidecar.settings import SidecarSettings
 from tests.e2e.deploy import test_image
@@ -311,16 +311,31 @@ def test_the_backends_sinks_have_their_keys_and_a_way_out(parts):
     assert [[port["port"] for port in rule["ports"]] for rule in policy["egress"]] == [[443], [53, 53]]
 
 
-def test_prometheus_finds_the_port_and_the_token(parts):
-    """The ServiceMonitor selects one Service, names its port, and a key of a Secret that is there."""
+@pytest.mark.parametrize("name", ["friction-forwarder", "friction-backend"])
+def test_prometheus_finds_the_port_and_the_token(parts, unpack, tmp_path, name):
+    """The ServiceMonitor selects one Service, names its port, and a key of a Secret that is there: the port and the token of
+    the settings. A policy lets Prometheus in there, and there alone.
+    """
     objects = parts("components")
-    monitor = objects.get("ServiceMonitor", "friction-forwarder", "friction-forwarder")
+    monitor = objects.get("ServiceMonitor", name, "friction-forwarder")
     (endpoint,) = monitor["spec"]["endpoints"]
     labels = monitor["spec"]["selector"]["matchLabels"]
     (service,) = [one for one in objects.of("Service") if labels.items() <= one["metadata"]["labels"].items()]
     assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
     credentials = endpoint["authorization"]["credentials"]
-    assert credentials["key"] in objects.data("Secret", credentials["name"], "friction-forwarder")
+    token = objects.data("Secret", credentials["name"], "friction-forwarder")[credentials["key"]]
+    template = objects.template(name)
+    environment = unpack(objects, "friction-forwarder", template)
+    document = expand(settings_document(tmp_path, template), environment)
+    telemetry = convert(document, Config if name == "friction-forwarder" else ExitsConfig).telemetry
+    assert telemetry.token == token.decode()
+    (port,) = [port for port in template["spec"]["containers"][0]["ports"] if port["name"] == "telemetry"]
+    assert telemetry.listen == f":{port['containerPort']}"
+    policy = objects.get("NetworkPolicy", f"{name}-metrics", "friction-forwarder")["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    (rule,) = policy["ingress"]
+    assert [one["port"] for one in rule["ports"]] == [port["containerPort"]]
+    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ class Installed:
 
     def __init__(self, objects, unpack, folder):
         self.folder = folder
-        self.forward, self.telemetry, self.backend = free_port(), free_port(), free_port()
+        self.forward, self.telemetry, self.backend, self.backend_telemetry = (free_port() for _ in range(4))
         self._processes = []
         self._environments = {}
         self._arguments = {}
@@ -42,8 +42,10 @@ class Installed:
             template = objects.template(name)
             self._environments[name] = unpack(objects, namespace, template)
             self._arguments[name] = template["spec"]["containers"][0]["args"]
-        for path in [*folder.rglob("forwarder.yaml"), *folder.rglob("backend.yaml")]:
+        for path in folder.rglob("forwarder.yaml"):
             path.write_text(self._moved(path.read_text()))
+        for path in folder.rglob("backend.yaml"):  # in a cluster it has an address of its own, and so the same port
+            path.write_text(self._moved(path.read_text().replace('":9000"', f"127.0.0.1:{self.backend_telemetry}")))
         self.agent_environment = {
             name: self._moved(value) if value.startswith("/") else value
             for name, value in self._environments["friction-agent"].items()
@@ -136,6 +138,15 @@ def test_what_is_written_works_together(installed, fluent_bit, wait_until):
             in installed.get(installed.telemetry, "/metrics", token)[1]
         ),
         "every line at the receiver",
+    )
+
+    assert installed.get(installed.backend_telemetry, "/metrics")[0] == 401
+    wait_until(
+        lambda: (
+            b'forwarder_backend_events_total{result="recorded"}'
+            in installed.get(installed.backend_telemetry, "/metrics", token)[1]
+        ),
+        "the backend's metrics",
     )
 
     drained = installed.run("drain", "--config", installed.settings, "--timeout", "30")

@@ -109,3 +109,26 @@ def test_a_killed_backend_forgets_nobody(both, sample, rows_of, until):
     lost = expected - len(counts)
     assert lost <= KILLS, "a line that a kill cut short counts as written, one a kill at most"
     assert sum(counts.values()) - len(counts) <= KILLS * 500  # at most the batch of each kill
+
+
+def test_a_backend_without_sinks_is_watched_too(product, until):
+    """Its port answers with the token alone, counts what is sent, opens no outbox, and ends with the backend."""
+    port = free_port()
+    settings = {
+        "backend": {"listen": f"127.0.0.1:{product.ports['backend']}", "database": "backend.db"},
+        "telemetry": {"listen": f"127.0.0.1:{port}", "token": "t0ken"},
+    }
+    (product.folder / "backend.yaml").write_text(json.dumps(settings))
+    product.backend = product.program("backend", "backend", "--config", "backend.yaml")
+    product.backend.start()
+    product.wait_backend()
+    event = {"entity_ref": "component:shop/web", "type": "kubectl-exec", "severity": "high", "id": "a"}
+    for _ in range(2):
+        requests.post(f"http://127.0.0.1:{product.ports['backend']}/events", json=[event], timeout=5).raise_for_status()
+    assert requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).status_code == 401
+    found = requests.get(f"http://127.0.0.1:{port}/metrics", headers={"Authorization": "Bearer t0ken"}, timeout=5).text
+    assert 'forwarder_backend_events_total{result="recorded"} 1.0' in found
+    assert 'forwarder_backend_events_total{result="duplicate"} 1.0' in found
+    until(lambda: f"metrics on http://127.0.0.1:{port}" in product.backend.output(), "the line that says where")
+    assert not (product.folder / "onward.db").exists()
+    assert product.backend.stop() == 0
