@@ -24,7 +24,7 @@ from forwarder.backend.store.views import DAY_US
 
 MAX_RULE_ROWS = 12  # of the calendar; the rest is in its table
 TOLD = 3  # contributions in the sentence
-LISTED = 20  # and below it; all of them stand in the tables
+LISTED = 10  # and below it; all of them stand in the tables
 HISTORY_DAYS = 30
 
 

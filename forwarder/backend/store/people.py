@@ -14,7 +14,7 @@ from forwarder.backend.store.views import NameKind, Relation
 
 TOP = 20  # of the others, on the page of one
 MAX_LISTED = 1000
-TOUCHED_EVENTS = 200  # the latest of a service, from which its objects are told
+TOUCHED_EVENTS = 100  # the latest of a service, from which its objects are told
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):

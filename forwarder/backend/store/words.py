@@ -16,7 +16,7 @@ from forwarder.backend.schema import events
 
 MAX_WORDS = 16  # more is a document, not a search
 CANDIDATES = 400  # rows fetched at once
-BUDGET_S = 0.0025  # after that long a page ends where it is, and says how to go on
+BUDGET_S = 0.002  # after that long a page ends where it is, and says how to go on
 WORD_S = 0.0005  # to see how rare one word is
 LOOKED_AT = 150  # events, one by one, where the index finds nothing in time
 STEPS = 100  # of SQLite's machine between two looks at the clock; FTS5 makes a few for every page of its index
