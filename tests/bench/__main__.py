@@ -33,8 +33,8 @@ from tests.bench.load import HIT_SHARE, Load, build, floor_cost, receiver_cost
 FLOOR = Load("receive and forget (the floor)")
 CASES = (
     FLOOR,
-    Load("raw lines"),
-    Load("raw lines, 1000 rules more", rules=1000),
+    Load("raw lines, 20 rules"),
+    Load("raw lines, 1000 rules", rules=995),
     Load("raw lines, 1 % events, outbox", friction_share=HIT_SHARE),
     Load("gzip", compress="gzip"),
     Load("parsed maps", parsed=True),
@@ -148,8 +148,8 @@ def main() -> None:
     parser.add_argument(
         "--other-lines", type=int, default=40_000, help="lines for the other doors and the feed; 0: none"
     )
-    parser.add_argument("--agent-lines", type=int, default=100_000, help="lines for the runs with Fluent Bit; 0: none")
-    parser.add_argument("--agent-repeat", type=int, default=3, help="pairs of runs with Fluent Bit; the median counts")
+    parser.add_argument("--agent-lines", type=int, default=400_000, help="lines for the runs with Fluent Bit; 0: none")
+    parser.add_argument("--agent-repeat", type=int, default=7, help="pairs of runs with Fluent Bit; the median counts")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--chart", type=Path, help="draw them here, as SVG")
     options = parser.parse_args()

@@ -36,7 +36,7 @@ main()
 
 
 class Load(msgspec.Struct, frozen=True):
-    """One case. rules: how many are loaded beside friction.yaml. lines: canonical; `sorted` keys, which are not; or `hostile`:
+    """One case. rules: how many are loaded beside the five of friction.yaml. lines: canonical; `sorted` keys, which are not; or `hostile`:
     a person's requests, each for a namespace that nobody has heard of. reference: decode every line, screen none.
     """
 
@@ -45,7 +45,7 @@ class Load(msgspec.Struct, frozen=True):
     compress: str = ""
     parsed: bool = False
     tls: bool = False
-    rules: int = 0
+    rules: int = 15
     lines: str = "canonical"
     friction_share: float = 0.0
     reference: bool = False
