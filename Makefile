@@ -60,7 +60,7 @@ bench: install ## CPU per event, rate against Fluent Bit, memory
 	$(BIN)/python -m tests.bench
 
 fuzz: install ## the fast path against the full decode on millions of hostile lines (FUZZ_LINES, FUZZ_SEED)
-	FUZZ_LINES=$${FUZZ_LINES:-3000000} $(BIN)/python -m pytest -q tests/detection/test_screen_fuzz.py -k hide
+	FUZZ_LINES=$${FUZZ_LINES:-3000000} $(BIN)/python -m pytest -q -s tests/detection/test_screen_fuzz.py -k hide
 
 clean: ## remove what the targets above made
 	rm -rf $(VENV) .demo dist build tests/e2e/parts/bin .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
