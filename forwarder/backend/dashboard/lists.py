@@ -20,6 +20,7 @@ def event_pages(path: str, given: Mapping[str, str], page: EventPage, cursor: st
         "first": address(path, given) if cursor else "",
         "next": address(path, given, cursor=page.next) if page.next else "",
         "next_words": "Older" if page.events else "Look further back",
+        "further": "" if page.events else "yes",  # for the script that goes on by itself
     }
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -94,6 +95,23 @@ def test_heatmap_cell_leads_to_its_events(backend: Backend, visit: Visit) -> Non
         assert page.url.endswith(address)
         expect(page.locator("#events li.event")).to_have_count(int(count[1]))
         page.go_back()
+
+
+def test_a_search_goes_on_by_itself(start: Start, visit: Visit) -> None:
+    """Where the first pages find nothing, what stands further back is shown without a click; so is the end."""
+    backend = start()
+    begin = datetime.now(UTC) - timedelta(days=2)
+    backend.send(event(actor="jane", severity="low", id="rare", timestamp=begin.isoformat()))
+    for batch in range(2):
+        moments = [begin + timedelta(seconds=60 + batch * 1000 + number) for number in range(1000)]
+        backend.send(*[event(actor="jane", severity="high", timestamp=moment.isoformat()) for moment in moments])
+    page = visit(f"{backend.url}/search?actor=jane&severity=low")
+    expect(page.locator("#events li.event")).to_have_count(1)
+    expect(page).to_have_url(re.compile("cursor="))
+    page.goto(f"{backend.url}/search?actor=jane&severity=medium")
+    expect(page.locator("#events .empty")).to_have_text("No event fits.")
+    page.reload()
+    expect(page.locator("#events .empty")).to_have_text("No event fits.")
 
 
 def test_triage_and_undo(start: Start, visit: Visit) -> None:

@@ -1,5 +1,6 @@
 // What a script adds to pages that work without one: the theme switch, filters that apply themselves, arrow keys in
 // heatmaps, local times as tooltips.
+import { lookFurther } from "./further.js";
 import { listen } from "./live.js";
 import { shortcuts } from "./shortcuts.js";
 
@@ -78,3 +79,4 @@ export function localTimes(scope) {
 localTimes(document);
 shortcuts({ switchTheme, remember });
 listen({ localTimes });
+lookFurther({ localTimes });
