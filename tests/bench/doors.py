@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from forwarder.events.sample import SampleLog
-from tests.bench.load import ROOT, Cost, Load, cpu_s, peak_mib, settings, wait_ready
+from tests.bench.load import HIT_SHARE, ROOT, Cost, Load, cpu_s, peak_mib, settings, wait_ready
 from tests.e2e.kafka.broker import Broker, missing
 from tests.ports import free_port
 
@@ -29,7 +29,7 @@ _IN_A_LIST = len(b'{"kind":"Event","apiVersion":"audit.k8s.io/v1",')
 
 
 def lines_of(count: int) -> list[bytes]:
-    return list(SampleLog(5, start_time=time.time() - 3600, friction_share=0.005).lines(count))
+    return list(SampleLog(5, start_time=time.time() - 3600, friction_share=HIT_SHARE).lines(count))
 
 
 def door_costs(count: int, folder: Path) -> Iterator[tuple[str, Cost]]:
