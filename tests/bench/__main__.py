@@ -58,11 +58,15 @@ class Figure(msgspec.Struct):
 
 
 class Other(msgspec.Struct):
-    """What the other doors and the live feed cost; the floor and the reference are the Forward door's."""
+    """What the other doors and the live feed cost; the floor and the reference are the Forward door's.
+
+    peak_mib: of the receiver; None for the feed, which is measured in this process.
+    """
 
     name: str
     us: float
     events_s: int
+    peak_mib: int | None = None
 
 
 class Agent(msgspec.Struct):
@@ -122,7 +126,7 @@ def measure(cases: tuple[Load, ...], lines: int, repeat: int, folder: Path, say)
 def other_doors(lines: int, folder: Path) -> list[Other]:
     found = [Other(cost.name, round(cost.us_per_event, 1), int(cost.events_per_s)) for cost in feed_costs(lines // 4)]
     for name, cost in door_costs(lines, folder):
-        found.append(Other(name, round(cost.us_per_event, 2), int(1e6 / cost.us_per_event)))
+        found.append(Other(name, round(cost.us_per_event, 2), int(1e6 / cost.us_per_event), round(cost.peak_mib)))
     return found
 
 
@@ -193,7 +197,8 @@ def show(console: Console, result: Result) -> None:
         )  # fmt: skip
     console.print(table)
     for other in result.others:
-        console.print(f"{other.name}: {other.us:.1f} µs CPU an event, {other.events_s:,} events/s")
+        memory = f", peak {other.peak_mib} MiB" if other.peak_mib else ""
+        console.print(f"{other.name}: {other.us:.1f} µs CPU an event, {other.events_s:,} events/s{memory}")
     if result.agent:
         each = ", ".join(f"{ratio:.0%}" for ratio in result.agent.ratios)
         console.print(
