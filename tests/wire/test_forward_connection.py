@@ -470,6 +470,7 @@ async def test_a_packet_of_bombs_lets_others_have_their_turn(monkeypatch):
         turns += 1
     assert turns > 10
     client.lose()
+    await client.settle()  # the batch that was under way comes to its end
 
 
 async def test_a_connection_that_is_gone_holds_nothing():
